@@ -1,0 +1,8 @@
+//! textmill: a synthetic training-data factory.
+
+// Tests hand over `json!(…)` values as they are written.
+#![cfg_attr(test, allow(clippy::needless_pass_by_value))]
+
+pub mod clock;
+pub mod problem;
+pub mod row;
