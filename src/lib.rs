@@ -6,3 +6,4 @@
 pub mod clock;
 pub mod problem;
 pub mod row;
+pub mod text;
