@@ -6,4 +6,6 @@
 pub mod clock;
 pub mod problem;
 pub mod row;
+pub mod shape;
+pub mod template;
 pub mod text;
