@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::needless_pass_by_value))]
 
 pub mod clock;
+pub mod data;
 pub mod problem;
 pub mod row;
 pub mod shape;

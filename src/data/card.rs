@@ -1,0 +1,233 @@
+//! The dataset card, `README.md`: how a dataset was made, for people and for Hugging Face's loaders.
+//!
+//! It has no time, no run id and no money, so that the same data always has the same card.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use crate::data::manifest::{Balance, Manifest};
+
+/// The card's name in a dataset folder.
+pub const CARD_FILE: &str = "README.md";
+
+/// Writes the card. `pipeline_file` is the pipeline file's text, shown as it is.
+pub fn card(manifest: &Manifest, pipeline_file: &str) -> String {
+    let rows: u64 = manifest.parts.iter().map(|part| part.rows).sum();
+    let mut text = header(&manifest.pipeline.name, rows);
+    // Writing to a string cannot fail.
+    let _ = body(&mut text, manifest, rows);
+    let _ = pipeline(&mut text, pipeline_file);
+    text
+}
+
+/// The YAML that `datasets.load_dataset` and the hub read.
+fn header(name: &str, rows: u64) -> String {
+    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    // A JSON string is also a YAML one.
+    let name = serde_json::Value::String(name);
+    let size = size_category(rows);
+    format!(
+        "---\n\
+         pretty_name: {name}\n\
+         tags:\n- synthetic\n- textmill\n\
+         size_categories:\n- {size}\n\
+         configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*/part-*.parquet\n\
+         ---\n\n"
+    )
+}
+
+/// The hub's classes of dataset sizes (huggingface.co/docs/hub/datasets-cards).
+fn size_category(rows: u64) -> &'static str {
+    const CLASSES: [(u64, &str); 10] = [
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+        (10_000_000, "1M<n<10M"),
+        (100_000_000, "10M<n<100M"),
+        (1_000_000_000, "100M<n<1B"),
+        (10_000_000_000, "1B<n<10B"),
+        (100_000_000_000, "10B<n<100B"),
+        (1_000_000_000_000, "100B<n<1T"),
+    ];
+    CLASSES.iter().find(|(below, _)| rows < *below).map_or("n>1T", |(_, class)| class)
+}
+
+fn body(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
+    writeln!(out, "# {}\n", inline(&manifest.pipeline.name))?;
+    if let Some(about) = &manifest.pipeline.about {
+        writeln!(out, "{}\n", inline(about))?;
+    }
+    if manifest.partial {
+        writeln!(
+            out,
+            "**Partial**: the run stopped early; these are its first rows, up to the first open one.\n"
+        )?;
+    }
+    let noun = if rows == 1 { "row" } else { "rows" };
+    let (seed, epoch) = (manifest.seed, inline(&manifest.epoch));
+    writeln!(out, "{rows} {noun} of synthetic data, made by textmill with seed {seed}, epoch {epoch}.\n")?;
+
+    writeln!(out, "## Columns\n\n| column | type |\n|---|---|")?;
+    for (name, kind) in &manifest.columns {
+        writeln!(out, "| {} | {} |", inline(name), inline(&kind.to_string()))?;
+    }
+    writeln!(out, "\n## How it was made\n")?;
+    if !manifest.teachers.is_empty() {
+        writeln!(out, "| teacher | models |\n|---|---|")?;
+        for teacher in &manifest.teachers {
+            writeln!(out, "| {} | {} |", inline(&teacher.name), inline(&teacher.models.join(", ")))?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "| step | operator | in | out | rejected | failed |\n|---|---|---:|---:|---|---|")?;
+    for step in &manifest.steps {
+        let (name, operator) = (inline(&step.name), inline(&step.operator));
+        let (rejected, failed) = (ends(&step.rejected), ends(&step.failed));
+        writeln!(
+            out,
+            "| {name} | {operator} | {} | {} | {rejected} | {failed} |",
+            step.rows_in, step.rows_out
+        )?;
+    }
+    let Balance { rows_in, split_off, kept, rejected, failed, open } = manifest.balance;
+    writeln!(
+        out,
+        "\n{rows_in} rows in + {split_off} split off = {kept} kept + {rejected} rejected + {failed} failed + {open} open\n"
+    )
+}
+
+/// `3 refused, 1 too\_long`.
+fn ends(counts: &BTreeMap<String, u64>) -> String {
+    let parts: Vec<String> = counts.iter().map(|(code, count)| format!("{count} {}", inline(code))).collect();
+    parts.join(", ")
+}
+
+fn pipeline(out: &mut String, pipeline_file: &str) -> std::fmt::Result {
+    let fence = "`".repeat(longest_run(pipeline_file, '`').max(2) + 1);
+    let end = if pipeline_file.ends_with('\n') { "" } else { "\n" };
+    writeln!(out, "## Pipeline file\n\n{fence}yaml\n{pipeline_file}{end}{fence}")
+}
+
+fn longest_run(text: &str, of: char) -> usize {
+    let mut longest = 0;
+    let mut run = 0;
+    for c in text.chars() {
+        run = if c == of { run + 1 } else { 0 };
+        longest = longest.max(run);
+    }
+    longest
+}
+
+/// Text as one line of Markdown that says nothing but itself, also inside a table.
+fn inline(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        if !escaped.is_empty() {
+            escaped.push(' ');
+        }
+        for c in word.chars().filter(|c| !c.is_control()) {
+            match c {
+                '<' => escaped.push_str("&lt;"),
+                '>' => escaped.push_str("&gt;"),
+                '&' => escaped.push_str("&amp;"),
+                '\\' | '`' | '*' | '_' | '[' | ']' | '{' | '}' | '|' | '#' | '!' | '~' | '$' => {
+                    escaped.push('\\');
+                    escaped.push(c);
+                }
+                _ => escaped.push(c),
+            }
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::manifest::tests::sample;
+    use crate::data::manifest::{PartRecord, RunRecord};
+    use crate::row::Type;
+
+    #[test]
+    fn a_card_says_how_the_data_was_made() {
+        let mut manifest = sample();
+        manifest.pipeline.about = Some("Exercises\n| with \"tests\".".into());
+        manifest.partial = true;
+        manifest.columns = vec![("a|b".into(), Type::List(Box::new(Type::Text)))];
+        let part = |rows| PartRecord {
+            path: "data/0/part-00000.parquet".into(),
+            rows,
+            bytes: 9,
+            sha256: "ef".into(),
+        };
+        manifest.parts = vec![part(7), part(1_000)];
+        let expected = r#"---
+pretty_name: "exercises"
+tags:
+- synthetic
+- textmill
+size_categories:
+- 1K<n<10K
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: data/*/part-*.parquet
+---
+
+# exercises
+
+Exercises \| with "tests".
+
+**Partial**: the run stopped early; these are its first rows, up to the first open one.
+
+1007 rows of synthetic data, made by textmill with seed 7, epoch 0.
+
+## Columns
+
+| column | type |
+|---|---|
+| a\|b | list of text |
+
+## How it was made
+
+| teacher | models |
+|---|---|
+| writer | m-1 |
+
+| step | operator | in | out | rejected | failed |
+|---|---|---:|---:|---|---|
+| grade | judge | 10 | 7 | 2 refused | 1 server\_error |
+
+10 rows in + 0 split off = 7 kept + 2 rejected + 1 failed + 0 open
+
+## Pipeline file
+
+````yaml
+name: x # ```
+````
+"#;
+        assert_eq!(card(&manifest, "name: x # ```"), expected);
+        manifest.run = RunRecord { id: "another".into(), ..RunRecord::default() };
+        assert_eq!(card(&manifest, "name: x # ```\n"), expected, "the run leaves no trace");
+    }
+
+    #[test]
+    fn names_cannot_break_out() {
+        let check = |text: &str, expected: &str| assert_eq!(inline(text), expected);
+        check("<script>\u{1b}[31m & `x`\r\n# y", r"&lt;script&gt;\[31m &amp; \`x\` \# y");
+        check("**_[a](b)_**", r"\*\*\_\[a\](b)\_\*\*");
+        assert!(header("a\"\n---\u{85}: b", 0).contains("pretty_name: \"a\\\"---: b\"\n"));
+    }
+
+    #[test]
+    fn sizes_are_classed() {
+        let check = |rows, expected: &str| assert_eq!(size_category(rows), expected);
+        check(0, "n<1K");
+        check(999, "n<1K");
+        check(1_000, "1K<n<10K");
+        check(123_456, "100K<n<1M");
+        check(u64::MAX, "n>1T");
+    }
+}

@@ -1,0 +1,248 @@
+//! `manifest.json`: how a dataset was made, for programs. Filled by the engine, kept beside the data.
+//!
+//! Times, the run's id and money live in [`RunRecord`] and nowhere else in a dataset folder; all
+//! other records are the same for the same pipeline, replies and failed rows.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::data::FORMAT;
+use crate::data::columns::Columns;
+use crate::data::read::ReadError;
+use crate::data::write::Part;
+
+/// The manifest's name in a dataset folder.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// Largest manifest that is read: 64 MiB, hundreds of thousands of parts.
+const MANIFEST_BYTES_MAX: u64 = 64 << 20;
+
+/// How a dataset was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of textmill that wrote it; this key marks a folder as textmill's.
+    pub textmill: String,
+    /// The layout's version, [`FORMAT`].
+    pub format: u32,
+    pub pipeline: PipelineRecord,
+    pub seed: u64,
+    pub epoch: String,
+    /// Whether this is the prefix of a run that stopped early.
+    pub partial: bool,
+    pub teachers: Vec<TeacherRecord>,
+    pub columns: Columns,
+    /// In the pipeline's order.
+    pub steps: Vec<StepRecord>,
+    pub balance: Balance,
+    pub sources: Vec<SourceRecord>,
+    /// All parts of the folder, those of earlier releases too, in the order of their paths.
+    pub parts: Vec<PartRecord>,
+    pub run: RunRecord,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PipelineRecord {
+    pub name: String,
+    pub about: Option<String>,
+    /// SHA-256 of the pipeline file's text, in hex.
+    pub sha256: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TeacherRecord {
+    pub name: String,
+    /// The models that its servers said they used, sorted.
+    pub models: Vec<String>,
+}
+
+/// What happened to rows in one step.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    pub name: String,
+    pub operator: String,
+    pub rows_in: u64,
+    pub rows_out: u64,
+    /// Rows that ended here, by reason code.
+    pub rejected: BTreeMap<String, u64>,
+    pub failed: BTreeMap<String, u64>,
+}
+
+/// Where all rows are: `rows_in + split_off = kept + rejected + failed + open`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balance {
+    pub rows_in: u64,
+    pub split_off: u64,
+    pub kept: u64,
+    pub rejected: u64,
+    pub failed: u64,
+    pub open: u64,
+}
+
+impl Balance {
+    /// Whether no row vanished.
+    pub fn holds(&self) -> bool {
+        self.rows_in + self.split_off == self.kept + self.rejected + self.failed + self.open
+    }
+}
+
+/// A file that rows, draws or prompts came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceRecord {
+    /// As the pipeline file names it.
+    pub path: String,
+    pub sha256: String,
+}
+
+/// A Parquet part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRecord {
+    /// `data/<epoch>/part-00000.parquet`.
+    pub path: String,
+    pub rows: u64,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+impl PartRecord {
+    /// A part of this epoch, as the writer gave it.
+    pub fn new(epoch: &str, part: &Part) -> PartRecord {
+        let path = format!("data/{}/{}", epoch_folder(epoch), part.file_name);
+        PartRecord { path, rows: part.rows, bytes: part.bytes, sha256: part.sha256.clone() }
+    }
+}
+
+/// What only this run knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    pub id: String,
+    /// RFC 3339, UTC.
+    pub started: String,
+    pub ended: String,
+    pub spending: Vec<SpendingRecord>,
+}
+
+/// What the calls to one teacher took, over all runs of the epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpendingRecord {
+    pub teacher: String,
+    pub calls: u64,
+    pub tokens_in: u64,
+    pub tokens_out: u64,
+    /// `None` for a teacher without prices.
+    pub usd: Option<f64>,
+}
+
+/// The folder name of an epoch: what is no letter, digit, `.`, `_` or `-` becomes `-`.
+pub fn epoch_folder(epoch: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let folder: String = epoch.chars().map(plain).collect();
+    // A name of dots only would lead out of the folder; an empty one nowhere.
+    if folder.trim_matches('.').is_empty() { format!("epoch-{}", folder.len()) } else { folder }
+}
+
+/// The manifest of a dataset folder; `None` when there is none or it is another program's.
+pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>, ReadError> {
+    let path = folder.join(MANIFEST_FILE);
+    let mut text = String::new();
+    match File::open(&path).and_then(|file| file.take(MANIFEST_BYTES_MAX).read_to_string(&mut text)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => return Ok(None),
+        Err(error) => return Err(ReadError::io(&path, &error)),
+    }
+    let Ok(value) = serde_json::from_str::<Value>(&text) else { return Ok(None) };
+    if value.get("textmill").is_none() {
+        return Ok(None);
+    }
+    let format = value.get("format").and_then(Value::as_u64).unwrap_or(0);
+    if format > u64::from(FORMAT) {
+        let message = format!("written by a newer textmill (format {format}, this one knows {FORMAT})");
+        return Err(ReadError::new(&path, message));
+    }
+    let damaged =
+        |error: serde_json::Error| ReadError::new(&path, format!("the manifest is damaged: {error}"));
+    serde_json::from_value(value).map(Some).map_err(damaged)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::row::Type;
+
+    /// A manifest that says something in every place.
+    pub(crate) fn sample() -> Manifest {
+        let counts = |code: &str, count| BTreeMap::from([(code.to_owned(), count)]);
+        Manifest {
+            textmill: "0.1.0".into(),
+            format: FORMAT,
+            pipeline: PipelineRecord { name: "exercises".into(), about: None, sha256: "ab".into() },
+            seed: 7,
+            epoch: "0".into(),
+            partial: false,
+            teachers: vec![TeacherRecord { name: "writer".into(), models: vec!["m-1".into()] }],
+            columns: vec![("text".into(), Type::Text)],
+            steps: vec![StepRecord {
+                name: "grade".into(),
+                operator: "judge".into(),
+                rows_in: 10,
+                rows_out: 7,
+                rejected: counts("refused", 2),
+                failed: counts("server_error", 1),
+            }],
+            balance: Balance { rows_in: 10, kept: 7, rejected: 2, failed: 1, ..Balance::default() },
+            sources: vec![SourceRecord { path: "seeds.jsonl".into(), sha256: "cd".into() }],
+            parts: vec![],
+            run: RunRecord {
+                id: "r1".into(),
+                started: "2026-11-23T00:00:00Z".into(),
+                ..RunRecord::default()
+            },
+        }
+    }
+
+    fn check(content: &str, expected: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(MANIFEST_FILE), content).unwrap();
+        let shown = match read_manifest(folder.path()) {
+            Ok(None) => "none".to_owned(),
+            Ok(Some(manifest)) => manifest.pipeline.name,
+            Err(error) => error.message,
+        };
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn only_our_manifests_are_read() {
+        check(&serde_json::to_string(&sample()).unwrap(), "exercises");
+        check("{\"version\": 3}", "none");
+        check("no json", "none");
+        check(
+            "{\"textmill\": \"9\", \"format\": 2}",
+            "written by a newer textmill (format 2, this one knows 1)",
+        );
+        check("{\"textmill\": \"0\", \"format\": 1}", "the manifest is damaged: missing field `pipeline`");
+    }
+
+    #[test]
+    fn epochs_make_safe_folder_names() {
+        let check = |epoch: &str, expected: &str| assert_eq!(epoch_folder(epoch), expected);
+        check("0", "0");
+        check("2026-11-23T02:00:00Z", "2026-11-23T02-00-00Z");
+        check("../x", "..-x");
+        check("..", "epoch-2");
+        check("", "epoch-0");
+    }
+
+    #[test]
+    fn the_balance_notices_a_lost_row() {
+        let balance = sample().balance;
+        assert!(balance.holds());
+        assert!(!Balance { kept: 6, ..balance }.holds());
+        assert!(Balance { split_off: 3, kept: 10, ..balance }.holds());
+    }
+}
