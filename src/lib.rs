@@ -8,5 +8,6 @@ pub mod data;
 pub mod problem;
 pub mod row;
 pub mod shape;
+pub mod store;
 pub mod template;
 pub mod text;

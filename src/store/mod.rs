@@ -1,0 +1,351 @@
+//! The store: the only place that knows the database. It keeps every reply for good, the ledger of
+//! what was spent, and the list of runs, in `<workspace>/.textmill/store.sqlite3`.
+//!
+//! It never sends a call, never decides whether a budget allows one, and never looks inside a
+//! request, a reply or a run's summary. Map: `replies` (save, find), `ledger` (reserve, settle),
+//! `runs`, `upkeep` (statistics, export, pruning); below them `writer` (group commit), `readers`,
+//! `schema` (tables and formats), `lock` (one writing process), `error` (all the words).
+//!
+//! Writes are `async` and resolve when they are on disk; reads block, for microseconds by key.
+
+mod error;
+#[cfg(test)]
+mod fixture;
+mod ledger;
+mod lock;
+mod readers;
+mod replies;
+mod runs;
+mod schema;
+mod upkeep;
+mod writer;
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+pub use error::StoreError;
+pub use ledger::{Amount, ReservationId, Spending, Spent};
+pub use replies::{BODY_BYTES_MAX, IfPresent, NewReply, Origin, Saved, StoredReply};
+pub use runs::{NewRun, Run, RunStatus};
+pub use upkeep::{Filter, Share, Spread, StepStats, StoreStats};
+
+use lock::Lock;
+use readers::Readers;
+use writer::{Desk, Writer};
+
+/// The folder, below the workspace, of everything that textmill keeps for itself.
+pub const FOLDER: &str = ".textmill";
+const FILE: &str = "store.sqlite3";
+const LOCK_FILE: &str = "lock";
+
+/// A call's key: the SHA-256 of its canonical request. Shown as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub [u8; 32]);
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+impl FromStr for Key {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Key, String> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let pairs = text.as_bytes().chunks(2).map(|pair| match pair {
+            [high, low] => Some(digit(*high)? * 16 + digit(*low)?),
+            _ => None,
+        });
+        pairs
+            .collect::<Option<Vec<u8>>>()
+            .and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())
+            .map(Key)
+            .ok_or_else(|| format!("`{text}` is no key; keys are 64 hexadecimal digits"))
+    }
+}
+
+/// What a store is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To write and read; one process at a time.
+    Write,
+    /// To read only, also while another process writes. Creates nothing: a store that is not there
+    /// (yet) is empty.
+    Read,
+}
+
+/// What a dead process left behind, put right when the store was opened for writing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Calls that were under way; they now count as spent at their worst case.
+    pub open_reservations_found: u64,
+    pub worst_case: Amount,
+    /// Ids of the runs that are now `crashed`.
+    pub crashed_runs: Vec<String>,
+}
+
+/// A handle on a workspace's store; clones share it. When the last one of a writing process goes,
+/// what is queued is written and the lock is let go of (this blocks for some milliseconds).
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    file: Arc<PathBuf>,
+    readers: Readers,
+    writer: Option<Writer>,
+    recovered: Recovered,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.readers.close();
+        self.writer = None;
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.inner.file.display())
+    }
+}
+
+impl Store {
+    /// Opens the store of a workspace folder, which must exist.
+    ///
+    /// For writing it makes what is missing, takes the lock, brings an older store to the newest
+    /// format, and puts right what a dead process left ([`Store::recovered`]). Fails with
+    /// [`StoreError::Locked`] while another process writes, and with `Newer`, `NotAStore`, `Corrupt`,
+    /// `NotWritable`, `Full` or `Io` as they say. Blocks for some milliseconds.
+    pub fn open(workspace: &Path, access: Access) -> Result<Store, StoreError> {
+        let folder = workspace.join(FOLDER);
+        let file = Arc::new(folder.join(FILE));
+        let readers = Readers::new(&file);
+        let (writer, recovered) = match access {
+            Access::Write => {
+                let (writer, recovered) = open_to_write(workspace, &folder, &file)?;
+                (Some(writer), recovered)
+            }
+            Access::Read => {
+                // So that a store which cannot be read is reported now and not in the middle.
+                readers.with(|_| Ok(()))?;
+                (None, Recovered::default())
+            }
+        };
+        Ok(Store { inner: Arc::new(Inner { file, readers, writer, recovered }) })
+    }
+
+    /// What was put right at opening; nothing for a store opened to read.
+    pub fn recovered(&self) -> &Recovered {
+        &self.inner.recovered
+    }
+
+    /// The database's path.
+    fn file(&self) -> Arc<PathBuf> {
+        Arc::clone(&self.inner.file)
+    }
+
+    fn read<T: Default>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.inner.readers.with(work)
+    }
+
+    /// Runs `work` in the next group commit. It must not fail for reasons of its own: any error
+    /// undoes the whole group.
+    async fn write<T, W>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Desk) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.writer()?.grouped(work).await
+    }
+
+    /// Runs `work` on the writer thread outside any transaction.
+    async fn write_alone<T, W>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Desk) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.writer()?.alone(work).await
+    }
+
+    fn writer(&self) -> Result<&Writer, StoreError> {
+        let refused = || StoreError::OpenedForReading { path: self.inner.file.to_path_buf() };
+        self.inner.writer.as_ref().ok_or_else(refused)
+    }
+}
+
+fn open_to_write(workspace: &Path, folder: &Path, file: &Path) -> Result<(Writer, Recovered), StoreError> {
+    make_folder(folder).map_err(|error| StoreError::from_io(folder, &error))?;
+    let lock = Lock::take(&folder.join(LOCK_FILE))?;
+    let mut connection = schema::open_writer(file)?;
+    // A synced file is of no use while its folder's entry may still be lost.
+    for folder in [folder, workspace] {
+        sync_folder(folder).map_err(|error| StoreError::from_io(folder, &error))?;
+    }
+    let recovered = recover(&mut connection).map_err(|error| StoreError::from_sqlite(file, &error))?;
+    Ok((Writer::start(file, Desk::new(connection), lock)?, recovered))
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        made => made?,
+    }
+    match OpenOptions::new().write(true).create_new(true).open(folder.join(".gitignore")) {
+        Ok(mut ignore) => ignore.write_all(b"*\n"),
+        // The user's own one stays.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    // The workspace `.` may be given as an empty path.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}
+
+fn recover(connection: &mut Connection) -> rusqlite::Result<Recovered> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let (open_reservations_found, worst_case) = ledger::fold_open_reservations(&transaction)?;
+    let crashed_runs = runs::mark_crashed(&transaction)?;
+    transaction.commit()?;
+    Ok(Recovered { open_reservations_found, worst_case, crashed_runs })
+}
+
+/// SQLite's integers are signed: what does not fit is stored as the largest.
+fn to_db(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn from_db(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixture::Fixture;
+    use super::*;
+
+    fn check_key(text: &str, expected: bool) {
+        match text.parse::<Key>() {
+            Ok(key) => assert!(expected && key.to_string() == text.to_lowercase(), "{text}"),
+            Err(message) => assert!(!expected && message.contains("64 hexadecimal digits"), "{message}"),
+        }
+    }
+
+    #[test]
+    fn keys_are_64_hexadecimal_digits() {
+        check_key(&"0af9".repeat(16), true);
+        check_key(&"0AF9".repeat(16), true);
+        check_key(&"0af9".repeat(15), false);
+        check_key(&"0af".repeat(21), false);
+        check_key(&"0afg".repeat(16), false);
+        check_key(&"é".repeat(32), false);
+        check_key("", false);
+    }
+
+    /// Opens a workspace that `prepare` has been at; the error must hold these words.
+    fn check_refused(access: Access, prepare: impl FnOnce(&Path), expected: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path());
+        let error = Store::open(folder.path(), access).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains(FOLDER), "{error}");
+    }
+
+    fn store_file(workspace: &Path) -> PathBuf {
+        workspace.join(FOLDER).join(FILE)
+    }
+
+    #[test]
+    fn unusable_stores_are_refused_with_a_sentence() {
+        let noise = |workspace: &Path| {
+            fs::create_dir(workspace.join(FOLDER)).unwrap();
+            fs::write(store_file(workspace), "this is no database ".repeat(500)).unwrap();
+        };
+        let newer = |workspace: &Path| {
+            drop(Store::open(workspace, Access::Write).unwrap());
+            Connection::open(store_file(workspace)).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        };
+        let a_file = |workspace: &Path| fs::write(workspace.join(FOLDER), "").unwrap();
+        for access in [Access::Write, Access::Read] {
+            check_refused(access, noise, "is damaged");
+            check_refused(access, newer, "has format 99");
+        }
+        check_refused(Access::Write, a_file, "cannot write to");
+        check_refused(Access::Write, |workspace| fs::remove_dir(workspace).unwrap(), "cannot write to");
+    }
+
+    #[test]
+    fn opening_makes_a_folder_that_git_ignores() {
+        let fixture = fixture::open();
+        let ignore = fixture.folder.path().join(FOLDER).join(".gitignore");
+        assert_eq!(fs::read_to_string(&ignore).unwrap(), "*\n");
+        fs::write(&ignore, "mine").unwrap();
+        let fixture = fixture.reopen();
+        assert_eq!(fs::read_to_string(&ignore).unwrap(), "mine");
+        assert_eq!(fixture.store.recovered(), &Recovered::default());
+    }
+
+    #[test]
+    fn one_writer_at_a_time() {
+        let fixture = fixture::open();
+        let clone = fixture.store.clone();
+        let Fixture { folder, store } = fixture;
+        drop(store);
+        let error = Store::open(folder.path(), Access::Write).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        drop(clone);
+        Store::open(folder.path(), Access::Write).unwrap();
+    }
+
+    #[tokio::test]
+    async fn readers_need_no_store_and_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let reader = Store::open(folder.path(), Access::Read).unwrap();
+        assert_eq!(fixture::body(&reader, 1), None);
+        assert_eq!(reader.has(&[fixture::key(1)]).unwrap(), [false]);
+        assert_eq!(reader.stats(0).unwrap(), StoreStats::default());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        let writer = Store::open(folder.path(), Access::Write).unwrap();
+        fixture::save(&writer, 1, "a").await;
+        assert_eq!(fixture::body(&reader, 1).as_deref(), Some("a"));
+        assert_eq!(reader.has(&[fixture::key(2), fixture::key(1)]).unwrap(), [false, true]);
+        let refused = reader.delete_reply(fixture::key(1)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::OpenedForReading { .. }), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn closing_leaves_one_file_that_holds_everything() {
+        let fixture = fixture::open();
+        fixture::save(&fixture.store, 1, "a").await;
+        let Fixture { folder, store } = fixture;
+        drop(store);
+        let mut names: Vec<_> = fs::read_dir(folder.path().join(FOLDER))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".gitignore", LOCK_FILE, FILE]);
+        let reader = Store::open(folder.path(), Access::Read).unwrap();
+        assert_eq!(fixture::body(&reader, 1).as_deref(), Some("a"));
+    }
+}
