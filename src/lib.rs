@@ -9,5 +9,6 @@ pub mod problem;
 pub mod row;
 pub mod shape;
 pub mod store;
+pub mod teacher;
 pub mod template;
 pub mod text;

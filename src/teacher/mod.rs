@@ -1,0 +1,119 @@
+//! Teachers: the only place that knows HTTP and the providers' JSON.
+//!
+//! This file has the words that all wire formats share: what is asked, what came back, what went
+//! wrong. One file per wire format; none of them decides about retries, limits or money.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub mod bucket;
+pub mod cassette;
+pub mod exchange;
+pub mod fake;
+pub mod fault;
+pub mod gate;
+pub mod headers;
+pub mod http;
+pub mod openai;
+pub mod process;
+pub mod retry;
+pub mod scripted;
+pub mod secret;
+pub mod setting;
+pub mod wire;
+
+/// Who speaks in a chat message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    System,
+    User,
+    Assistant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    pub role: Role,
+    pub content: String,
+}
+
+/// What is asked of a teacher, before a wire format gives it its shape.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Request {
+    pub messages: Vec<Message>,
+    pub temperature: Option<f64>,
+    pub max_tokens: Option<u32>,
+    pub stop: Vec<String>,
+    pub seed: Option<i64>,
+    /// The shape the answer must have, for servers that can hold a model to one.
+    pub schema: Option<Value>,
+    /// Any other key of the request body, as the user wrote it.
+    pub extra: Map<String, Value>,
+}
+
+/// Tokens that a server says it counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    pub input: u64,
+    pub output: u64,
+}
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The model was done.
+    Stop,
+    /// `max_tokens` or the context cut it.
+    Length,
+    /// The model or a content filter declined.
+    Refusal,
+}
+
+/// An answer, read from a reply body.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    pub finish: Finish,
+    /// `None` when the server does not say.
+    pub usage: Option<Usage>,
+    /// The model that the server says it used; the asked one when it does not say.
+    pub model: String,
+}
+
+/// What a reply's headers say about the limits, for the gate.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LimitNotes {
+    pub remaining_requests: Option<u64>,
+    pub reset_requests: Option<Duration>,
+    pub remaining_tokens: Option<u64>,
+    pub reset_tokens: Option<Duration>,
+}
+
+/// A reply worth keeping: its raw body and what was read from it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    pub status: u16,
+    /// The body as received (secrets scrubbed); [`Answer`] can be read from it again.
+    pub body: String,
+    pub answer: Answer,
+    pub notes: LimitNotes,
+}
+
+/// Why a request brought no reply; classified by the body's error code before the status.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// 429, 529, 503 with Retry-After: the teacher pauses as a whole.
+    Busy { retry_after: Option<Duration>, message: String, notes: LimitNotes },
+    /// Quota or billing exhausted, 401, 402, 403: the run stops.
+    Fatal { message: String },
+    /// 408, 409, other 5xx, reset, timeout, cut-off or unreadable body: the same call again.
+    /// `billed` is true when the server may have charged for it (a timeout, a cut-off body).
+    Transient { code: &'static str, message: String, billed: bool },
+    /// Context too long, 413: the row is rejected.
+    TooLong { message: String },
+    /// Other 400, 404, 422: the row fails with the server's words.
+    BadRequest { message: String },
+}
