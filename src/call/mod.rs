@@ -1,0 +1,582 @@
+//! The sequence of a call: key, store, single flight, budget, gate, send, classify, store, settle.
+//!
+//! Design section 4, "A call". A reply is on disk before anything uses it. Operators ask through a
+//! [`Caller`]; wire formats, limits and the database are behind it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::row::{CallMark, Failure, Reason, Row};
+use crate::store::{Amount, IfPresent, Key, NewReply, Origin, ReservationId, Spending, Store, StoreError};
+use crate::teacher::gate::{Outcome as Settled, Shut, Ticket};
+use crate::teacher::retry::{self, Decision};
+use crate::teacher::wire::{AskedBy, Teacher};
+use crate::teacher::{Answer, Fault, Reply, Request};
+
+pub mod budget;
+mod control;
+mod declined;
+pub mod dry;
+pub mod key;
+pub mod monitor;
+
+pub use budget::{Budget, Caps};
+pub use control::{Control, StopReason};
+pub use dry::DryRun;
+pub use monitor::{CallCounts, Monitor};
+
+/// Requests in a row that a server declined before the run stops: whatever is wrong is wrong for all.
+const DECLINED_MAX: u32 = 20;
+
+/// The run ended, or the row was not needed, before the call was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// What all calls of a run share.
+pub struct Desk {
+    pub store: Store,
+    pub budget: Budget,
+    pub control: Control,
+    pub monitor: Monitor,
+    /// The pipeline's name and the run's epoch; together the ledger's scope.
+    pub pipeline: Arc<str>,
+    pub epoch: Arc<str>,
+    pub scope: Arc<str>,
+    /// Replies of these steps saved before this time are not used: `--fresh STEP`.
+    pub fresh: HashMap<String, i64>,
+    /// Ask again what a server declined before this time: `--retry-failed`.
+    pub retry_failed: Option<i64>,
+    /// In a dry run nothing is sent: what the store cannot answer is counted here.
+    pub dry: Option<DryRun>,
+    flights: Mutex<HashMap<Key, watch::Receiver<()>>>,
+}
+
+impl Desk {
+    pub fn new(store: Store, budget: Budget, control: Control, pipeline: &str, epoch: &str) -> Desk {
+        Desk {
+            store,
+            budget,
+            control,
+            monitor: Monitor::default(),
+            pipeline: pipeline.into(),
+            epoch: epoch.into(),
+            scope: scope(pipeline, epoch).into(),
+            fresh: HashMap::new(),
+            retry_failed: None,
+            dry: None,
+            flights: Mutex::new(HashMap::new()),
+        }
+    }
+}
+
+/// Whose spending a budget caps: all runs of a pipeline's epoch.
+pub fn scope(pipeline: &str, epoch: &str) -> String {
+    format!("{pipeline}@{epoch}")
+}
+
+/// Which draw a call belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draw {
+    /// Every row gets an answer of its own, also for the same prompt.
+    Row,
+    /// The same request gets the same answer.
+    Request,
+}
+
+/// An answer and what the row remembers of the call.
+pub struct Asked {
+    pub answer: Answer,
+    pub mark: CallMark,
+    /// The request's body, for asking again with a correction.
+    pub key: Key,
+}
+
+/// Why a call has no answer.
+pub enum NoAnswer {
+    Rejected(Reason),
+    Failed(Failure),
+    Stopped,
+}
+
+/// One step's line to one teacher; cheap to clone.
+#[derive(Clone)]
+pub struct Caller {
+    desk: Arc<Desk>,
+    teacher: Arc<Teacher>,
+    step: Arc<str>,
+    step_index: usize,
+    counts: Arc<CallCounts>,
+}
+
+/// One call on its way.
+struct Call<'a> {
+    row: &'a Row,
+    key: Key,
+    body: Bytes,
+    asked_by: AskedBy,
+    /// Input tokens as far as they can be known before, at most one a byte.
+    worst: Amount,
+    /// Tokens that the gate reserves; it learns how many of them are used.
+    expected_tokens: u64,
+}
+
+impl Caller {
+    pub fn new(desk: &Arc<Desk>, teacher: &Arc<Teacher>, step: &Arc<str>, step_index: usize) -> Caller {
+        let counts = desk.monitor.counts(step_index);
+        Caller {
+            desk: Arc::clone(desk),
+            teacher: Arc::clone(teacher),
+            step: Arc::clone(step),
+            step_index,
+            counts,
+        }
+    }
+
+    pub fn teacher(&self) -> &Teacher {
+        &self.teacher
+    }
+
+    /// Asks the teacher, or the store when it was asked before.
+    pub async fn ask(
+        &self,
+        row: &Row,
+        draw: Draw,
+        sample: u32,
+        request: &Request,
+    ) -> Result<Asked, NoAnswer> {
+        let body = self.teacher.body(request);
+        let draw_key = if draw == Draw::Row { row.draw_key() } else { String::new() };
+        let key = key::key(&key::Parts {
+            wire: self.teacher.wire_name(),
+            identity: &self.teacher.identity,
+            body: &body,
+            headers: self.teacher.answer_headers(),
+            epoch: &self.desk.epoch,
+            sample,
+            draw: &draw_key,
+        });
+        let asked_by = AskedBy { step: Arc::clone(&self.step), row: row.id.clone() };
+        let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
+        let tokens_in_max = body.len() as u64;
+        let tokens_out_max = u64::from(request.max_tokens.unwrap_or(self.teacher.max_tokens_default));
+        let worst = Amount {
+            usd_nano: self.teacher.price.map_or(0, |price| price.usd_nano(tokens_in_max, tokens_out_max)),
+            tokens: tokens_in_max + tokens_out_max,
+            calls: 1,
+        };
+        let expected_tokens = tokens_in_max / BYTES_PER_TOKEN + tokens_out_max;
+        let call = Call { row, key, body, asked_by, worst, expected_tokens };
+        // Only calls that several rows may share can be under way twice.
+        let shared = draw == Draw::Request;
+        loop {
+            if let Some(asked) = self.stored(&call)? {
+                return Ok(asked);
+            }
+            if let Some(dry) = &self.desk.dry {
+                if dry.is_new(key) {
+                    self.counts.miss(call.body.len());
+                }
+                return Err(NoAnswer::Failed(dry::unknown()));
+            }
+            if !shared {
+                return self.send(&call).await;
+            }
+            match self.take_off(call.key) {
+                Flight::Ours(landing) => {
+                    // Saved between our look and our turn?
+                    if let Some(asked) = self.stored(&call)? {
+                        return Ok(asked);
+                    }
+                    let asked = self.send(&call).await;
+                    drop(landing);
+                    return asked;
+                }
+                Flight::Anothers(mut flying) => {
+                    // Ends when the other call has landed, whether or not it brought a reply.
+                    let _ = flying.changed().await;
+                }
+            }
+        }
+    }
+
+    /// The reply that the store has for a call.
+    fn stored(&self, call: &Call<'_>) -> Result<Option<Asked>, NoAnswer> {
+        let found = self.desk.store.reply(call.key).map_err(|error| self.stopped_by(&error))?;
+        let Some(found) = found else { return Ok(None) };
+        if self.desk.fresh.get(&*self.step).is_some_and(|since| found.created_unix_ms < *since) {
+            return Ok(None);
+        }
+        let body = found.reply().map_err(|error| self.stopped_by(&error))?;
+        let body = String::from_utf8_lossy(&body);
+        let read = match declined::read(&body) {
+            Some(fault) => Err(fault),
+            None => self.teacher.read(found.status, &body),
+        };
+        let retried = self.desk.retry_failed.is_some_and(|since| found.created_unix_ms < since);
+        if retried && matches!(read, Err(Fault::BadRequest { .. })) {
+            return Ok(None);
+        }
+        self.counts.hit();
+        match read {
+            Ok(answer) => {
+                let mark = self.mark(call, &answer, found.attempts, found.usd_nano);
+                Ok(Some(Asked { answer, mark, key: call.key }))
+            }
+            Err(fault) => Err(ended_by(&fault, found.attempts)),
+        }
+    }
+
+    fn take_off(&self, key: Key) -> Flight<'_> {
+        let mut flights = self.desk.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flying) = flights.get(&key) {
+            return Flight::Anothers(flying.clone());
+        }
+        let (sender, receiver) = watch::channel(());
+        flights.insert(key, receiver);
+        Flight::Ours(Landing { desk: &self.desk, key, _sender: sender })
+    }
+
+    /// Sends a call until it is answered, given up or not wanted any more.
+    async fn send(&self, call: &Call<'_>) -> Result<Asked, NoAnswer> {
+        let mut attempt = 0;
+        loop {
+            let reservation = self.reserve(call).await?;
+            attempt += 1;
+            let (fault, latency_ms) = match self.try_once(call).await {
+                Ok((reply, latency_ms)) => {
+                    return self.save(call, reply, attempt, latency_ms, reservation).await;
+                }
+                Err(Missed::Stopped) => {
+                    self.settle(call, reservation, Amount::default()).await?;
+                    return Err(NoAnswer::Stopped);
+                }
+                Err(Missed::Aborted) => {
+                    self.settle(call, reservation, call.worst).await?;
+                    return Err(NoAnswer::Stopped);
+                }
+                Err(Missed::Fault(fault, latency_ms)) => (fault, latency_ms),
+            };
+            self.counts.fault(&fault);
+            match &fault {
+                Fault::Busy { .. } => {
+                    attempt -= 1;
+                    self.settle(call, reservation, SENT).await?;
+                }
+                Fault::Fatal { message } => {
+                    self.settle(call, reservation, SENT).await?;
+                    // What goes wrong for a row that nobody needs does not spoil a run that is done.
+                    if self.desk.control.wants(&call.row.id) {
+                        let sentence = format!("teacher `{}`: {message}", self.teacher.name);
+                        self.desk.control.stop(StopReason::Fatal(sentence));
+                    }
+                    return Err(NoAnswer::Stopped);
+                }
+                Fault::Transient { billed: true, .. } => self.settle(call, reservation, call.worst).await?,
+                Fault::Transient { code: "connection", .. } => {
+                    self.settle(call, reservation, Amount::default()).await?;
+                }
+                Fault::Transient { .. } => self.settle(call, reservation, SENT).await?,
+                Fault::TooLong { .. } | Fault::BadRequest { .. } => {
+                    self.declined(call, &fault, attempt, latency_ms, reservation).await?;
+                    return Err(ended_by(&fault, attempt));
+                }
+            }
+            let random = self.counts.jitter();
+            match retry::decide(attempt, self.teacher.attempts_max, &fault, random) {
+                Decision::GiveUp => return Err(ended_by(&fault, attempt)),
+                Decision::Again { after } if after.is_zero() => {}
+                Decision::Again { after } => tokio::select! {
+                    () = tokio::time::sleep(after) => {}
+                    () = self.desk.control.unwanted(&call.row.id) => return Err(NoAnswer::Stopped),
+                },
+            }
+        }
+    }
+
+    /// Passes the gate and sends once.
+    async fn try_once(&self, call: &Call<'_>) -> Result<(Reply, u64), Missed> {
+        let control = &self.desk.control;
+        let ticket = Ticket { row: call.row.id.clone(), step: self.step_index, tokens: call.expected_tokens };
+        let permit = tokio::select! {
+            biased;
+            () = control.unwanted(&call.row.id) => return Err(Missed::Stopped),
+            permit = self.teacher.gate.enter(ticket) => permit,
+        };
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(Shut::Stalled { .. }) => {
+                control.stop(StopReason::Stalled(format!(
+                    "teacher `{}` made no progress for {}",
+                    self.teacher.name,
+                    humantime::format_duration(self.teacher.patience)
+                )));
+                return Err(Missed::Stopped);
+            }
+            Err(_) => return Err(Missed::Stopped),
+        };
+        let _flying = self.counts.fly();
+        let started = clock::now();
+        let aborting = control.aborting();
+        let sent = tokio::select! {
+            biased;
+            sent = self.teacher.send(&call.asked_by, call.body.clone()) => sent,
+            () = aborting.cancelled() => return Err(Missed::Aborted),
+        };
+        let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match sent {
+            Ok(reply) => {
+                let tokens = reply.answer.usage.map(|usage| usage.input + usage.output);
+                permit.settle(Settled::Ok { tokens, notes: reply.notes.clone() });
+                Ok((reply, latency_ms))
+            }
+            Err(fault) => {
+                permit.settle(match &fault {
+                    Fault::Busy { retry_after, notes, .. } => {
+                        Settled::Busy { retry_after: *retry_after, notes: notes.clone() }
+                    }
+                    _ => Settled::Failed { tokens: None },
+                });
+                Err(Missed::Fault(fault, latency_ms))
+            }
+        }
+    }
+
+    /// Makes a reply durable, then answers with what the store has: the first reply wins.
+    async fn save(
+        &self,
+        call: &Call<'_>,
+        reply: Reply,
+        attempts: u32,
+        latency_ms: u64,
+        reservation: Option<ReservationId>,
+    ) -> Result<Asked, NoAnswer> {
+        let usage = reply.answer.usage;
+        let usd_nano = match (self.teacher.price, usage) {
+            (Some(price), Some(usage)) => Some(price.usd_nano(usage.input, usage.output)),
+            // A server that does not count is taken at the worst case.
+            (Some(_), None) => Some(call.worst.usd_nano),
+            (None, _) => None,
+        };
+        let actual = Amount {
+            usd_nano: usd_nano.unwrap_or(0),
+            tokens: usage.map_or(call.worst.tokens, |usage| usage.input + usage.output),
+            calls: 1,
+        };
+        let new = NewReply {
+            key: call.key,
+            origin: Arc::new(self.origin(&reply.answer.model)),
+            request: &call.body,
+            reply: reply.body.as_bytes(),
+            status: reply.status,
+            tokens_in: usage.map(|usage| usage.input),
+            tokens_out: usage.map(|usage| usage.output),
+            usd_nano,
+            attempts,
+            latency_ms,
+            created_unix_ms: clock::unix_ms(),
+        };
+        let spending = Spending { scope: Arc::clone(&self.desk.scope), reservation, actual };
+        let present = self.if_present();
+        let saved = self.desk.store.save_reply(&new, Some(spending), present).await;
+        saved.map_err(|error| self.stopped_by(&error))?;
+        if self.desk.budget.is_capped() {
+            self.desk.budget.settle(call.worst, actual);
+        }
+        self.counts.reply(usage, usd_nano);
+        self.desk.monitor.answered();
+        let mark = self.mark(call, &reply.answer, attempts, usd_nano);
+        Ok(Asked { answer: reply.answer, mark, key: call.key })
+    }
+
+    /// Remembers what a server declined, so that the same request is not sent again.
+    async fn declined(
+        &self,
+        call: &Call<'_>,
+        fault: &Fault,
+        attempts: u32,
+        latency_ms: u64,
+        reservation: Option<ReservationId>,
+    ) -> Result<(), NoAnswer> {
+        let Some((status, body)) = declined::record(fault) else { return Ok(()) };
+        self.stop_if_all_decline(fault);
+        // An answer that was paid for stays, also when it was asked for anew.
+        let known = self.desk.store.reply(call.key).map_err(|error| self.stopped_by(&error))?;
+        if known.is_some_and(|known| known.status < 400) {
+            return self.settle(call, reservation, SENT).await;
+        }
+        let new = NewReply {
+            key: call.key,
+            origin: Arc::new(self.origin("")),
+            request: &call.body,
+            reply: body.as_bytes(),
+            status,
+            tokens_in: None,
+            tokens_out: None,
+            usd_nano: None,
+            attempts,
+            latency_ms,
+            created_unix_ms: clock::unix_ms(),
+        };
+        let spending = Spending { scope: Arc::clone(&self.desk.scope), reservation, actual: SENT };
+        let saved = self.desk.store.save_reply(&new, Some(spending), IfPresent::Replace).await;
+        saved.map_err(|error| self.stopped_by(&error))?;
+        if self.desk.budget.is_capped() {
+            self.desk.budget.settle(call.worst, SENT);
+        }
+        Ok(())
+    }
+
+    /// Many declined requests in a row are one error of the run, not one of each row.
+    fn stop_if_all_decline(&self, fault: &Fault) {
+        let Fault::BadRequest { message } = fault else { return };
+        if self.desk.monitor.declined() >= DECLINED_MAX {
+            let sentence = format!(
+                "teacher `{}` declined {DECLINED_MAX} requests in a row; the last one with: {message}",
+                self.teacher.name
+            );
+            self.desk.control.stop(StopReason::Fatal(sentence));
+        }
+    }
+
+    async fn reserve(&self, call: &Call<'_>) -> Result<Option<ReservationId>, NoAnswer> {
+        if !self.desk.budget.is_capped() {
+            return Ok(None);
+        }
+        if !self.desk.control.wants(&call.row.id) {
+            return Err(NoAnswer::Stopped);
+        }
+        let control = &self.desk.control;
+        let first = control.unwanted_or_lowest(&call.row.id);
+        let reserved = tokio::select! {
+            biased;
+            () = control.unwanted(&call.row.id) => return Err(NoAnswer::Stopped),
+            reserved = self.desk.budget.reserve(call.worst, first) => reserved,
+        };
+        if let Err(sentence) = reserved {
+            self.desk.control.stop(StopReason::Budget(sentence));
+            return Err(NoAnswer::Stopped);
+        }
+        match self.desk.store.reserve(&self.desk.scope, call.worst).await {
+            Ok(id) => Ok(Some(id)),
+            Err(error) => Err(self.stopped_by(&error)),
+        }
+    }
+
+    async fn settle(
+        &self,
+        call: &Call<'_>,
+        reservation: Option<ReservationId>,
+        actual: Amount,
+    ) -> Result<(), NoAnswer> {
+        let Some(reservation) = reservation else {
+            if actual == Amount::default() {
+                return Ok(());
+            }
+            let added = self.desk.store.add_spending(&self.desk.scope, actual).await;
+            return added.map_err(|error| self.stopped_by(&error));
+        };
+        self.desk.budget.settle(call.worst, actual);
+        self.desk.store.settle(reservation, actual).await.map_err(|error| self.stopped_by(&error))
+    }
+
+    /// A store that cannot be read or written ends the run: nothing paid may be lost.
+    fn stopped_by(&self, error: &StoreError) -> NoAnswer {
+        self.desk.control.stop(StopReason::Fatal(error.to_string()));
+        NoAnswer::Stopped
+    }
+
+    fn if_present(&self) -> IfPresent {
+        if self.desk.retry_failed.is_some() || self.desk.fresh.contains_key(&*self.step) {
+            IfPresent::Replace
+        } else {
+            IfPresent::KeepFirst
+        }
+    }
+
+    fn origin(&self, model: &str) -> Origin {
+        Origin {
+            epoch: self.desk.epoch.to_string(),
+            pipeline: Some(self.desk.pipeline.to_string()),
+            step: self.step.to_string(),
+            teacher: self.teacher.identity.clone(),
+            endpoint: self.teacher.endpoint().to_owned(),
+            wire: self.teacher.wire_name().to_owned(),
+            model: model.to_owned(),
+        }
+    }
+
+    fn mark(&self, call: &Call<'_>, answer: &Answer, attempts: u32, usd_nano: Option<u64>) -> CallMark {
+        let usage = answer.usage.unwrap_or_default();
+        CallMark {
+            step: Arc::clone(&self.step),
+            teacher: Arc::clone(&self.teacher.name),
+            model: answer.model.as_str().into(),
+            key: call.key.to_string(),
+            attempts,
+            tokens_in: usage.input,
+            tokens_out: usage.output,
+            usd: usd_nano.map(|nano| nano as f64 / 1e9),
+        }
+    }
+}
+
+/// Bytes of a request per token, for what the gate reserves; settled to the server's count after.
+/// English prose in JSON is near 4 with the vocabularies of today.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// What a request costs that was sent and not answered, as far as is known: one call.
+const SENT: Amount = Amount { usd_nano: 0, tokens: 0, calls: 1 };
+
+enum Missed {
+    /// It was not sent.
+    Stopped,
+    /// It was sent, and nobody waits for its answer.
+    Aborted,
+    Fault(Fault, u64),
+}
+
+enum Flight<'a> {
+    Ours(Landing<'a>),
+    Anothers(watch::Receiver<()>),
+}
+
+/// Lets the followers of a flight go on, however it ends.
+struct Landing<'a> {
+    desk: &'a Desk,
+    key: Key,
+    _sender: watch::Sender<()>,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.desk.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+fn plural(attempts: u32) -> &'static str {
+    if attempts == 1 { "attempt" } else { "attempts" }
+}
+
+/// How a row ends whose call brought no answer.
+fn ended_by(fault: &Fault, attempts: u32) -> NoAnswer {
+    let evidence = |message: &str| -> Value { json!({"server": message, "attempts": attempts}) };
+    match fault {
+        Fault::TooLong { message } => NoAnswer::Rejected(Reason::new("too_long", json!({"server": message}))),
+        Fault::BadRequest { message } => NoAnswer::Failed(
+            Failure::new("declined", format!("the server declined the request: {message}"))
+                .with_evidence(json!({"server": message})),
+        ),
+        Fault::Transient { code, message, .. } => NoAnswer::Failed(
+            Failure::new(*code, format!("no answer after {attempts} {}: {message}", plural(attempts)))
+                .with_evidence(evidence(message)),
+        ),
+        Fault::Busy { message, .. } | Fault::Fatal { message } => {
+            NoAnswer::Failed(Failure::new("busy", message.clone()).with_evidence(evidence(message)))
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Live counts of a run's calls, for the progress display and the manifest.
+//!
+//! Counts that depend on timing (faults, retries) are here and never in a dataset.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::teacher::retry::Jitter;
+use crate::teacher::{Fault, Usage};
+
+/// The counts of one step's calls.
+pub struct CallCounts {
+    pub hits: AtomicU64,
+    /// Calls that a dry run did not find in the store, and the bytes of their requests.
+    pub misses: AtomicU64,
+    pub miss_bytes: AtomicU64,
+    pub calls: AtomicU64,
+    pub in_flight: AtomicU64,
+    pub tokens_in: AtomicU64,
+    pub tokens_out: AtomicU64,
+    pub usd_nano: AtomicU64,
+    /// Replies of teachers without a price.
+    pub unpriced: AtomicU64,
+    /// Replies whose servers did not say how many tokens they have.
+    pub uncounted: AtomicU64,
+    faults: Mutex<BTreeMap<&'static str, u64>>,
+    jitter: Mutex<Jitter>,
+}
+
+impl CallCounts {
+    fn new(step: usize) -> CallCounts {
+        CallCounts {
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            miss_bytes: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            tokens_in: AtomicU64::new(0),
+            tokens_out: AtomicU64::new(0),
+            usd_nano: AtomicU64::new(0),
+            unpriced: AtomicU64::new(0),
+            uncounted: AtomicU64::new(0),
+            faults: Mutex::default(),
+            jitter: Mutex::new(Jitter::new(step as u64 ^ u64::from(std::process::id()))),
+        }
+    }
+
+    /// A call was answered from the store.
+    pub fn hit(&self) {
+        self.hits.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A dry run met a call that is not in the store.
+    pub fn miss(&self, request_bytes: usize) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        self.miss_bytes.fetch_add(request_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A call is in flight for as long as the guard lives.
+    pub fn fly(&self) -> Flying<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Flying(&self.in_flight)
+    }
+
+    /// A call was answered by its teacher.
+    pub fn reply(&self, usage: Option<Usage>, usd_nano: Option<u64>) {
+        self.uncounted.fetch_add(u64::from(usage.is_none()), Ordering::Relaxed);
+        let usage = usage.unwrap_or_default();
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.tokens_in.fetch_add(usage.input, Ordering::Relaxed);
+        self.tokens_out.fetch_add(usage.output, Ordering::Relaxed);
+        self.usd_nano.fetch_add(usd_nano.unwrap_or(0), Ordering::Relaxed);
+        self.unpriced.fetch_add(u64::from(usd_nano.is_none()), Ordering::Relaxed);
+    }
+
+    pub fn fault(&self, fault: &Fault) {
+        let code = match fault {
+            Fault::Busy { .. } => "busy",
+            Fault::Fatal { .. } => "fatal",
+            Fault::Transient { code, .. } => code,
+            Fault::TooLong { .. } => "too_long",
+            Fault::BadRequest { .. } => "declined",
+        };
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+    }
+
+    /// The counts as the store keeps them with a run.
+    pub fn to_json(&self) -> Value {
+        let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        json!({
+            "from_store": count(&self.hits),
+            "calls": count(&self.calls),
+            "tokens_in": count(&self.tokens_in),
+            "tokens_out": count(&self.tokens_out),
+            "usd": count(&self.usd_nano) as f64 / 1e9,
+            "unpriced": count(&self.unpriced),
+            "uncounted": count(&self.uncounted),
+            "faults": self.faults(),
+        })
+    }
+
+    /// Faults by code so far.
+    pub fn faults(&self) -> BTreeMap<&'static str, u64> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A random number for a wait; never for anything that ends up in data.
+    pub fn jitter(&self) -> f64 {
+        self.jitter.lock().unwrap_or_else(PoisonError::into_inner).draw()
+    }
+}
+
+pub struct Flying<'a>(&'a AtomicU64);
+
+impl Drop for Flying<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The counts of all steps' calls.
+#[derive(Default)]
+pub struct Monitor {
+    steps: Mutex<BTreeMap<usize, Arc<CallCounts>>>,
+    declined_in_a_row: AtomicU32,
+}
+
+impl Monitor {
+    /// The counts of a step; made when first asked for.
+    pub fn counts(&self, step: usize) -> Arc<CallCounts> {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(steps.entry(step).or_insert_with(|| Arc::new(CallCounts::new(step))))
+    }
+
+    /// The counts of every step that calls.
+    pub fn steps(&self) -> BTreeMap<usize, Arc<CallCounts>> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A request was declined; how many were in a row.
+    pub fn declined(&self) -> u32 {
+        self.declined_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn answered(&self) {
+        self.declined_in_a_row.store(0, Ordering::Relaxed);
+    }
+}
