@@ -3,6 +3,7 @@
 // Tests hand over `json!(…)` values as they are written.
 #![cfg_attr(test, allow(clippy::needless_pass_by_value))]
 
+pub mod axes;
 pub mod call;
 pub mod clock;
 pub mod data;
