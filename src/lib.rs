@@ -7,6 +7,8 @@ pub mod axes;
 pub mod call;
 pub mod clock;
 pub mod data;
+pub mod kit;
+pub mod ops;
 pub mod problem;
 pub mod row;
 pub mod shape;

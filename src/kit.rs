@@ -1,0 +1,268 @@
+//! What operators are given: a [`Check`] before anything runs, a [`Kit`] when they are built.
+//!
+//! `Check` follows the columns from step to step and collects problems; it is pure but for reading
+//! templates and asking whether files exist. `Kit` hands out teachers, templates and draws.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::call::{Caller, Desk};
+use crate::problem::{KeyPath, Place, Problem, name_hint, shown_path};
+use crate::row::{FieldPath, Type};
+use crate::teacher::wire::Teacher;
+use crate::template::{Expression, Template, TemplateError, Templates, TextPlace};
+
+/// The fields that rows have at some place of the pipeline, with their types.
+pub type Columns = IndexMap<String, Type>;
+
+pub use crate::data::RESERVED_PREFIX;
+
+/// A field that a step needs and nothing before it makes.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    pub place: Place,
+    pub field: String,
+    pub known: Vec<String>,
+    /// The step that needs it.
+    pub step: String,
+}
+
+/// What the check of one step sees and adds to.
+pub struct Check<'a> {
+    pub templates: &'a Templates,
+    /// Folder that paths are relative to.
+    pub base: &'a Path,
+    /// Names of the teachers declared, and which of them were asked for so far.
+    pub teachers: &'a [String],
+    pub teachers_used: BTreeSet<String>,
+    /// The fields that rows have here; an operator adds what it makes.
+    pub columns: Columns,
+    pub problems: Vec<Problem>,
+    pub missing: Vec<Missing>,
+    /// The files that steps read: templates, data.
+    pub files: BTreeSet<PathBuf>,
+    /// Path of the operator's config in the file.
+    pub at: KeyPath,
+    /// The step's name.
+    pub step: String,
+}
+
+impl Check<'_> {
+    /// The place of a key of the operator's config; `""` is the config itself.
+    pub fn place(&self, key: &str) -> Place {
+        Place::Value(self.path(key))
+    }
+
+    fn path(&self, key: &str) -> KeyPath {
+        self.at.extend(&KeyPath::parse(key))
+    }
+
+    pub fn problem(&mut self, key: &str, message: impl Into<String>) -> &mut Problem {
+        let problem = Problem::error(self.place(key), message);
+        self.problems.push(problem);
+        let last = self.problems.len() - 1;
+        &mut self.problems[last]
+    }
+
+    /// Compiles a template and checks that the fields it needs exist here.
+    pub fn template(&mut self, key: &str, text: &str) -> Option<Template> {
+        match self.templates.template(text) {
+            Ok(template) => {
+                self.files.extend(template.files().map(Path::to_owned));
+                self.needs(key, template.needs(), template.paths(), |path| template.place_of(path));
+                Some(template)
+            }
+            Err(error) => {
+                self.template_problem(key, error);
+                None
+            }
+        }
+    }
+
+    /// Compiles an expression and checks that the fields it needs exist here.
+    pub fn expression(&mut self, key: &str, text: &str) -> Option<Expression> {
+        match self.templates.expression(text) {
+            Ok(expression) => {
+                if !expression.guards_absence() {
+                    self.needs(key, expression.needs(), expression.paths(), |path| expression.place_of(path));
+                }
+                Some(expression)
+            }
+            Err(error) => {
+                self.template_problem(key, error);
+                None
+            }
+        }
+    }
+
+    fn template_problem(&mut self, key: &str, error: TemplateError) {
+        let place = self.text_place(key, error.place);
+        self.problems.push(Problem { hint: error.hint, ..Problem::error(place, error.message) });
+    }
+
+    /// The place of something in the template or expression that is the value of a key.
+    fn text_place(&self, key: &str, place: Option<TextPlace>) -> Place {
+        match place {
+            Some(TextPlace { file: Some(path), line, column, .. }) => {
+                Place::File { path, line: Some(line), column: Some(column) }
+            }
+            Some(TextPlace { range, .. }) => Place::Inside(self.path(key), range),
+            None => self.place(key),
+        }
+    }
+
+    /// Checks that fields exist, and of those whose keys are known, that the keys do.
+    fn needs(
+        &mut self,
+        key: &str,
+        fields: &BTreeSet<String>,
+        paths: &BTreeSet<String>,
+        place_of: impl Fn(&str) -> Option<TextPlace>,
+    ) {
+        for field in fields.iter().filter(|field| !self.columns.contains_key(*field)) {
+            let place = self.text_place(key, place_of(field));
+            let known = self.columns.keys().cloned().collect();
+            self.missing.push(Missing { place, field: field.clone(), known, step: self.step.clone() });
+        }
+        for path in paths {
+            let Some((message, hint)) = self.unknown_key(&FieldPath::parse(path)) else { continue };
+            let place = self.text_place(key, place_of(path));
+            self.problems.push(Problem { hint, ..Problem::error(place, message) });
+        }
+    }
+
+    /// What is wrong with a path into objects whose keys are known. What is in a text, a list or any
+    /// JSON is a template's own business.
+    fn unknown_key(&self, path: &FieldPath) -> Option<(String, Option<String>)> {
+        let mut found = self.columns.get(path.field())?;
+        let mut whole = path.field().to_owned();
+        for wanted in path.keys() {
+            let Type::Object(fields) = found else { return None };
+            let Some((_, item)) = fields.iter().find(|(name, _)| name == wanted) else {
+                let hint = name_hint(wanted, fields.iter().map(|(name, _)| name.as_str()));
+                return Some((format!("`{whole}` has no key `{wanted}`"), hint));
+            };
+            found = item;
+            whole = format!("{whole}.{wanted}");
+        }
+        None
+    }
+
+    /// Checks that a field path exists here; returns its type if that is known.
+    pub fn reads(&mut self, key: &str, path: &str) -> Option<Type> {
+        let path = FieldPath::parse(path);
+        let Some(mut found) = self.columns.get(path.field()).cloned() else {
+            let known = self.columns.keys().cloned().collect();
+            let (place, step) = (self.place(key), self.step.clone());
+            self.missing.push(Missing { place, field: path.field().to_owned(), known, step });
+            return None;
+        };
+        for wanted in path.keys() {
+            found = match found {
+                Type::Object(fields) => {
+                    let names: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
+                    match fields.into_iter().find(|(name, _)| name == wanted) {
+                        Some((_, item)) => item,
+                        None => {
+                            self.problem(key, format!("`{}` has no key `{wanted}`", path.field())).hint =
+                                name_hint(wanted, names.iter().map(String::as_str));
+                            return None;
+                        }
+                    }
+                }
+                Type::Json => Type::Json,
+                other => {
+                    self.problem(key, format!("`{}` is {other}; it has no key `{wanted}`", path.field()));
+                    return None;
+                }
+            };
+        }
+        Some(found)
+    }
+
+    /// The type of the value at a field path, if it is known; reports nothing.
+    pub fn type_at(&self, path: &str) -> Option<Type> {
+        let path = FieldPath::parse(path);
+        let start = self.columns.get(path.field())?.clone();
+        path.keys().iter().try_fold(start, |found, wanted| match found {
+            Type::Object(fields) => fields.into_iter().find(|(name, _)| name == wanted).map(|(_, item)| item),
+            _ => None,
+        })
+    }
+
+    /// Declares a new column; a name that is taken or reserved is a problem.
+    pub fn makes(&mut self, key: &str, field: &str, kind: Type) {
+        let wrong = if field.is_empty() {
+            Some("a field needs a name".to_owned())
+        } else if field.contains('.') {
+            Some(format!("`{field}` cannot name a field: a dot reaches into objects"))
+        } else if field.starts_with(RESERVED_PREFIX) {
+            Some(format!("`{field}` is reserved: names in `{RESERVED_PREFIX}…` are textmill's own columns"))
+        } else if self.columns.contains_key(field) {
+            Some(format!("the field `{field}` exists already"))
+        } else {
+            None
+        };
+        if let Some(message) = wrong {
+            self.problem(key, message).hint = Some("choose another name".to_owned());
+        }
+        self.columns.insert(field.to_owned(), kind);
+    }
+
+    /// Checks that a teacher of this name is declared.
+    pub fn teacher(&mut self, key: &str, name: &str) {
+        self.teachers_used.insert(name.to_owned());
+        if !self.teachers.iter().any(|known| known == name) {
+            let hint = name_hint(name, self.teachers.iter().map(String::as_str))
+                .unwrap_or_else(|| "declare it under `teachers:`".to_owned());
+            self.problem(key, format!("there is no teacher `{name}`")).hint = Some(hint);
+        }
+    }
+
+    /// Checks that a file exists; returns its full path.
+    pub fn file(&mut self, key: &str, path: &str) -> PathBuf {
+        let full = self.base.join(path);
+        if !full.is_file() {
+            self.problem(key, format!("there is no file `{path}`")).hint =
+                Some(format!("looked for {}; paths are relative to the pipeline file", shown_path(&full)));
+        }
+        self.files.insert(full.clone());
+        full
+    }
+}
+
+/// What an operator is built from.
+pub struct Kit {
+    pub templates: Templates,
+    pub base: PathBuf,
+    pub seed: u64,
+    pub epoch: Arc<str>,
+    /// The step that is being built: its name and its position.
+    pub step: Arc<str>,
+    pub step_index: usize,
+    pub teachers: Arc<IndexMap<String, Arc<Teacher>>>,
+    pub desk: Arc<Desk>,
+    /// The environment variables of commands: those of [`crate::teacher::process::MINIMAL_ENV`] that are set.
+    pub environment: Arc<[(String, String)]>,
+}
+
+impl Kit {
+    /// A line to a teacher for this step's calls.
+    pub fn caller(&self, teacher: &str) -> anyhow::Result<Caller> {
+        let Some(teacher) = self.teachers.get(teacher) else {
+            anyhow::bail!("there is no teacher `{teacher}`");
+        };
+        Ok(Caller::new(&self.desk, teacher, &self.step, self.step_index))
+    }
+
+    pub fn template(&self, text: &str) -> anyhow::Result<Template> {
+        self.templates.template(text).map_err(|error| anyhow::anyhow!(error.message))
+    }
+
+    pub fn expression(&self, text: &str) -> anyhow::Result<Expression> {
+        self.templates.expression(text).map_err(|error| anyhow::anyhow!(error.message))
+    }
+}

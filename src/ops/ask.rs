@@ -1,0 +1,380 @@
+//! What operators that ask teachers share: the request from templates, and the answer in its form.
+//!
+//! Not an operator. What a reply means is decided here, once: cut, refused, unreadable, fit.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, json};
+
+use crate::call::{Asked, Caller, Draw, NoAnswer};
+use crate::kit::{Check, Kit};
+use crate::row::{Failure, Fields, Outcome, Reason, Row, Type, Value};
+use crate::shape::{self, Shape};
+use crate::teacher::{Finish, Message, Request, Role};
+use crate::template::Template;
+use crate::text::{extract, json_repair};
+
+/// One chat message of a prompt: `user: <template>`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "message", rename_all = "snake_case")]
+pub enum MessageFile {
+    System(String),
+    User(String),
+    Assistant(String),
+}
+
+impl MessageFile {
+    fn parts(&self) -> (Role, &'static str, &str) {
+        match self {
+            MessageFile::System(text) => (Role::System, "system", text),
+            MessageFile::User(text) => (Role::User, "user", text),
+            MessageFile::Assistant(text) => (Role::Assistant, "assistant", text),
+        }
+    }
+}
+
+/// The prompt as a step's config has it: `prompt` with an optional `system`, or `messages`.
+pub struct PromptFile<'a> {
+    pub prompt: Option<&'a str>,
+    pub system: Option<&'a str>,
+    pub messages: Option<&'a [MessageFile]>,
+}
+
+impl PromptFile<'_> {
+    /// Each message with the key of the config that it is under.
+    fn parts(&self) -> Vec<(Role, String, &str)> {
+        let system = self.system.map(|text| (Role::System, "system".to_owned(), text));
+        let prompt = self.prompt.map(|text| (Role::User, "prompt".to_owned(), text));
+        let messages = self.messages.unwrap_or_default().iter().enumerate().map(|(index, message)| {
+            let (role, key, text) = message.parts();
+            (role, format!("messages.{index}.{key}"), text)
+        });
+        system.into_iter().chain(prompt).chain(messages).collect()
+    }
+
+    pub fn check(&self, check: &mut Check<'_>) {
+        match (self.prompt, self.messages) {
+            (None, None) => {
+                check.problem("", "a prompt is missing").hint =
+                    Some("give `prompt:` (a template or the name of one) or `messages:`".to_owned());
+            }
+            (Some(_), Some(_)) => {
+                check.problem("messages", "`prompt` and `messages` exclude each other");
+            }
+            (None, Some([])) => {
+                check.problem("messages", "the list of messages is empty");
+            }
+            _ => {}
+        }
+        if self.system.is_some() && self.messages.is_some() {
+            check.problem("system", "with `messages`, the system message is one of them").hint =
+                Some("start `messages` with `- system: …`".to_owned());
+        }
+        for (_, key, text) in self.parts() {
+            check.template(&key, text);
+        }
+    }
+
+    pub fn build(&self, kit: &Kit) -> anyhow::Result<Prompt> {
+        let parts = self.parts();
+        let compile = |(role, _, text): (Role, String, &str)| Ok((role, kit.template(text)?));
+        Ok(Prompt(parts.into_iter().map(compile).collect::<anyhow::Result<_>>()?))
+    }
+}
+
+/// A compiled prompt.
+pub struct Prompt(Vec<(Role, Template)>);
+
+impl Prompt {
+    pub fn render(&self, fields: &Fields) -> Result<Vec<Message>, Reason> {
+        let mut messages = Vec::with_capacity(self.0.len());
+        for (role, template) in &self.0 {
+            let content = template
+                .render(fields)
+                .map_err(|error| Reason::new("bad_template", json!({"error": error.message})))?;
+            messages.push(Message { role: *role, content });
+        }
+        Ok(messages)
+    }
+}
+
+/// The form an answer must have.
+pub enum Form {
+    Text,
+    Json(Box<Shape>),
+    List,
+    Code(String),
+    /// What stands between `<tag>` and `</tag>`.
+    Tag(String),
+}
+
+/// The keys of a config that say which form an answer has; at most one of them.
+pub struct FormFile<'a> {
+    pub json: Option<&'a Value>,
+    pub json_schema: Option<&'a Value>,
+    pub list: bool,
+    pub code: Option<&'a str>,
+    pub tag: Option<&'a str>,
+}
+
+impl FormFile<'_> {
+    /// Whether no key says a form: the answer is the text as it is.
+    pub fn is_text(&self) -> bool {
+        self.given().is_empty()
+    }
+
+    fn given(&self) -> Vec<&'static str> {
+        let keys = [
+            ("json", self.json.is_some()),
+            ("json_schema", self.json_schema.is_some()),
+            ("list", self.list),
+            ("code", self.code.is_some()),
+            ("tag", self.tag.is_some()),
+        ];
+        keys.into_iter().filter(|(_, given)| *given).map(|(key, _)| key).collect()
+    }
+
+    /// Reports what is wrong; returns the column type of the answers.
+    pub fn check(&self, check: &mut Check<'_>) -> Type {
+        if let [first, second, ..] = self.given().as_slice() {
+            check.problem(
+                second,
+                format!("`{first}` and `{second}` exclude each other: an answer has one form"),
+            );
+        }
+        if let Some(tag) = self.tag.filter(|tag| !names_a_tag(tag)) {
+            check.problem("tag", format!("`{tag}` cannot name a tag")).hint =
+                Some("write the name alone, such as `tag: answer` for `<answer>`".to_owned());
+        }
+        if let Some(short) = self.json {
+            match shape::from_short_hand(short) {
+                Ok(schema) => return self.check_schema(check, "json", &schema),
+                Err((path, message)) => {
+                    check.problem(&format!("json.{}", path.join(".")), message);
+                    return Type::Json;
+                }
+            }
+        }
+        if let Some(schema) = self.json_schema {
+            return self.check_schema(check, "json_schema", schema);
+        }
+        if self.list { Type::List(Box::new(Type::Text)) } else { Type::Text }
+    }
+
+    fn check_schema(&self, check: &mut Check<'_>, key: &str, schema: &Value) -> Type {
+        if let Err(error) = Shape::new(schema) {
+            check.problem(key, format!("this is no JSON Schema: {error}"));
+            return Type::Json;
+        }
+        if schema.get("type") != Some(&json!("object")) && schema.get("type") != Some(&json!("array")) {
+            check.problem(key, "an answer's shape is an object or a list").hint =
+                Some("for one value, write `{ answer: string }`".to_owned());
+        }
+        shape::type_of(schema)
+    }
+
+    pub fn build(&self) -> anyhow::Result<Form> {
+        let schema = match (self.json, self.json_schema) {
+            (Some(short), _) => {
+                Some(shape::from_short_hand(short).map_err(|(_, message)| anyhow::anyhow!(message))?)
+            }
+            (None, schema) => schema.cloned(),
+        };
+        if let Some(schema) = schema {
+            let shape = Shape::new(&schema).map_err(|message| anyhow::anyhow!(message))?;
+            return Ok(Form::Json(Box::new(shape)));
+        }
+        if let Some(language) = self.code {
+            return Ok(Form::Code(language.to_owned()));
+        }
+        if let Some(tag) = self.tag {
+            return Ok(Form::Tag(tag.to_owned()));
+        }
+        Ok(if self.list { Form::List } else { Form::Text })
+    }
+}
+
+fn names_a_tag(tag: &str) -> bool {
+    !tag.is_empty() && !tag.contains(|c: char| c.is_whitespace() || matches!(c, '<' | '>' | '/'))
+}
+
+impl Form {
+    /// The schema to hold the model to, if the form has one.
+    pub fn schema(&self) -> Option<&Value> {
+        match self {
+            Form::Json(shape) => Some(shape.schema()),
+            Form::Text | Form::List | Form::Code(_) | Form::Tag(_) => None,
+        }
+    }
+
+    /// The value of an answer, or what is wrong with it in words that a model can act on.
+    pub fn read(&self, text: &str) -> Result<Value, String> {
+        match self {
+            Form::Text => match text.trim() {
+                "" => Err("the answer is empty".to_owned()),
+                _ => Ok(Value::from(text)),
+            },
+            Form::List => match extract::list_items(text) {
+                items if items.is_empty() => Err("the answer holds no list".to_owned()),
+                items => Ok(Value::from(items)),
+            },
+            Form::Code(language) => extract::code_block(text, Some(language))
+                .map(|block| block.code.into_owned())
+                .or_else(|| extract::bare_code(text).map(str::to_owned))
+                .filter(|code| !code.trim().is_empty())
+                .map(Value::from)
+                .ok_or_else(|| format!("the answer holds no complete ```{language} block")),
+            Form::Tag(tag) => match extract::tagged(text, tag) {
+                None => Err(format!("the answer holds no complete `<{tag}>` … `</{tag}>`")),
+                Some("") => Err(format!("nothing stands in `<{tag}>`")),
+                Some(inner) => Ok(Value::from(inner)),
+            },
+            Form::Json(shape) => {
+                let (value, _repairs) = json_repair::parse_json(text).map_err(|error| error.to_string())?;
+                match shape.misfit(&value) {
+                    Some(complaint) => Err(format!("the JSON does not fit: {complaint}")),
+                    None => Ok(value),
+                }
+            }
+        }
+    }
+}
+
+/// How a model is asked, beside its prompt.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    pub temperature: Option<f64>,
+    pub max_tokens: Option<u32>,
+    pub stop: Vec<String>,
+    pub seed: Option<i64>,
+    pub extra: Map<String, Value>,
+    /// Times that a model is shown what was wrong with its answer and asked again.
+    pub repair_attempts: u32,
+    /// Times that a cut answer is asked to go on.
+    pub continue_attempts: u32,
+}
+
+/// A step's way of asking one teacher.
+pub struct Question {
+    pub caller: Caller,
+    pub prompt: Prompt,
+    pub form: Form,
+    pub manner: Manner,
+    pub draw: Draw,
+}
+
+/// An answer that could not be had: where the row ends.
+pub enum Unanswered {
+    Rejected(Reason),
+    Failed(Failure),
+    Stopped,
+}
+
+impl From<NoAnswer> for Unanswered {
+    fn from(none: NoAnswer) -> Unanswered {
+        match none {
+            NoAnswer::Rejected(reason) => Unanswered::Rejected(reason),
+            NoAnswer::Failed(failure) => Unanswered::Failed(failure),
+            NoAnswer::Stopped => Unanswered::Stopped,
+        }
+    }
+}
+
+impl Unanswered {
+    /// The row's outcome; `Err` leaves it open.
+    pub fn outcome(self, row: Row) -> Result<Outcome, crate::call::Stopped> {
+        match self {
+            Unanswered::Rejected(reason) => Ok(Outcome::Reject(row, reason)),
+            Unanswered::Failed(failure) => Ok(Outcome::Fail(row, failure)),
+            Unanswered::Stopped => Err(crate::call::Stopped),
+        }
+    }
+}
+
+impl Question {
+    /// Asks for a row; the value in its form. The row remembers each call.
+    pub async fn ask(&self, row: &mut Row, sample: u32) -> Result<Value, Unanswered> {
+        let mut messages = self.prompt.render(&row.fields).map_err(Unanswered::Rejected)?;
+        let mut repairs = 0;
+        loop {
+            let text = self.answer(row, sample, &messages).await?;
+            let complaint = match self.form.read(&text) {
+                Ok(value) => return Ok(value),
+                Err(complaint) => complaint,
+            };
+            if repairs == self.manner.repair_attempts {
+                let evidence = json!({"error": complaint, "text": text, "asked": repairs + 1});
+                return Err(Unanswered::Rejected(Reason::new("unparsable", evidence)));
+            }
+            repairs += 1;
+            messages.push(Message { role: Role::Assistant, content: text });
+            messages.push(Message {
+                role: Role::User,
+                content: format!(
+                    "This cannot be used: {complaint}. Answer again, in full and in the form asked for."
+                ),
+            });
+        }
+    }
+
+    /// A whole answer: cut ones are continued if the step says so.
+    async fn answer(&self, row: &mut Row, sample: u32, messages: &[Message]) -> Result<String, Unanswered> {
+        let mut messages = messages.to_vec();
+        let mut whole = String::new();
+        let mut continued = 0;
+        loop {
+            let request = self.request(messages.clone());
+            let Asked { answer, mark, .. } = self.caller.ask(row, self.draw, sample, &request).await?;
+            row.calls.push(mark);
+            whole.push_str(&answer.text);
+            match answer.finish {
+                Finish::Stop => return Ok(whole),
+                Finish::Refusal => {
+                    return Err(Unanswered::Rejected(Reason::new("refused", json!({"text": whole}))));
+                }
+                Finish::Length if continued == self.manner.continue_attempts => {
+                    return Err(Unanswered::Rejected(Reason::new("truncated", json!({"text": whole}))));
+                }
+                Finish::Length => {}
+            }
+            continued += 1;
+            messages.push(Message { role: Role::Assistant, content: answer.text });
+            let content = "Go on exactly where you stopped; repeat nothing.".to_owned();
+            messages.push(Message { role: Role::User, content });
+        }
+    }
+
+    fn request(&self, messages: Vec<Message>) -> Request {
+        Request {
+            messages,
+            temperature: self.manner.temperature,
+            max_tokens: self.manner.max_tokens,
+            stop: self.manner.stop.clone(),
+            seed: self.manner.seed,
+            schema: self.form.schema().cloned(),
+            extra: self.manner.extra.clone(),
+        }
+    }
+}
+
+/// Checks the sampling keys that all asking operators have.
+pub fn check_manner(check: &mut Check<'_>, temperature: Option<f64>, max_tokens: Option<u32>) {
+    if temperature.is_some_and(|degrees| !(0.0..=2.0).contains(&degrees)) {
+        check.problem("temperature", "`temperature` must be between 0 and 2");
+    }
+    if max_tokens == Some(0) {
+        check.problem("max_tokens", "`max_tokens` must be at least 1");
+    }
+}
+
+/// Checks an `extra:` map: keys that the step writes itself are not for it.
+pub fn check_extra(check: &mut Check<'_>, extra: &Map<String, Value>) {
+    for problem in crate::teacher::openai::OpenAi::extra_problems(extra) {
+        let message = problem.message.clone();
+        let key = match &problem.place {
+            crate::problem::Place::Value(path) | crate::problem::Place::Key(path) => path.to_string(),
+            _ => String::new(),
+        };
+        check.problem(&format!("extra.{key}"), message).hint = problem.hint;
+    }
+}

@@ -1,0 +1,187 @@
+//! `judge`: have a teacher grade each row by a rubric.
+//!
+//! # What it does
+//! Renders the rubric with the row's fields, asks the teacher for a number on the scale and a reason, and
+//! puts them into two new fields: `into: grade` makes `grade` (a number) and `grade_reason` (a text).
+//!
+//! # When to use it
+//! To score what rules cannot: correctness, clarity, usefulness. Follow it with `keep_if: grade >= 4`, or
+//! save the grade as a column and choose later.
+//!
+//! # Example
+//! ```yaml
+//! - judge:
+//!     teacher: critic
+//!     prompt: "Grade this exercise for a beginner's course, 5 is best:\n\n{{ exercise.statement }}"
+//!     into: grade
+//!     scale: [1, 5]
+//! ```
+//!
+//! # Limits
+//! The same request gets the same grade: rows that render the same rubric share one call. Grades may be
+//! fractions unless `whole: true`. A number off the scale or an answer such as "4/5" is shown to the model with
+//! what is wrong (`repair_attempts`), then rejected `unparsable`. Temperature is 0 unless set.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::call::{Draw, Stopped};
+use crate::kit::{Check, Kit};
+use crate::ops::ask::{Form, Manner, MessageFile, PromptFile, Question, check_extra, check_manner};
+use crate::ops::{CallRow, Operator, Runner};
+use crate::row::{Outcome, Row, Type};
+use crate::shape::Shape;
+
+/// Have a teacher grade each row by a rubric.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "judge", deny_unknown_fields)]
+pub struct Judge {
+    /// The teacher to ask.
+    pub teacher: String,
+    /// The rubric as a user message: a template, or the name of a `.j2` file in `templates/`.
+    pub prompt: Option<String>,
+    /// The system message, likewise.
+    pub system: Option<String>,
+    /// A whole conversation instead of `prompt`.
+    pub messages: Option<Vec<MessageFile>>,
+    /// The field that takes the grade; its reason goes into the field of that name with `_reason`.
+    pub into: String,
+    /// The lowest and the highest grade: 1 to 5 by default.
+    #[serde(default = "scale")]
+    pub scale: [f64; 2],
+    /// Grades are whole numbers.
+    #[serde(default)]
+    pub whole: bool,
+    /// Sampling temperature: 0 by default.
+    pub temperature: Option<f64>,
+    /// Most tokens of an answer; needed under a budget.
+    pub max_tokens: Option<u32>,
+    /// Times that the model is shown what was wrong with its answer and asked again.
+    #[serde(default = "one")]
+    pub repair_attempts: u32,
+    /// Any other key of the request body, as the server knows it.
+    #[serde(default)]
+    pub extra: Map<String, Value>,
+}
+
+fn scale() -> [f64; 2] {
+    [1.0, 5.0]
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Judge {
+    fn prompt_file(&self) -> PromptFile<'_> {
+        PromptFile {
+            prompt: self.prompt.as_deref(),
+            system: self.system.as_deref(),
+            messages: self.messages.as_deref(),
+        }
+    }
+
+    /// The shape of an answer. The reason comes first: a grade is better thought through than defended.
+    fn schema(&self) -> Value {
+        let kind = if self.whole { "integer" } else { "number" };
+        let [lowest, highest] = self.scale.map(plain);
+        json!({
+            "type": "object",
+            "properties": {
+                "reason": {"type": "string"},
+                "grade": {"type": kind, "minimum": lowest, "maximum": highest},
+            },
+            "required": ["reason", "grade"],
+            "additionalProperties": false,
+        })
+    }
+
+    fn reason_field(&self) -> String {
+        format!("{}_reason", self.into)
+    }
+}
+
+/// A whole number as an integer: `5`, not `5.0`.
+fn plain(number: f64) -> Value {
+    if number.fract() == 0.0 && number.abs() < 1e15 {
+        Value::from(number as i64)
+    } else {
+        Value::from(number)
+    }
+}
+
+impl Operator for Judge {
+    fn check(&self, check: &mut Check<'_>) {
+        check.teacher("teacher", &self.teacher);
+        self.prompt_file().check(check);
+        check_manner(check, self.temperature, self.max_tokens);
+        check_extra(check, &self.extra);
+        let [lowest, highest] = self.scale;
+        if lowest.partial_cmp(&highest) != Some(std::cmp::Ordering::Less) {
+            check.problem("scale", "the scale goes from the lowest to the highest grade").hint =
+                Some("such as `[1, 5]`".to_owned());
+        }
+        if self.whole && (lowest.fract() != 0.0 || highest.fract() != 0.0) {
+            check.problem("scale", "a scale of whole grades has whole ends");
+        }
+        check.makes("into", &self.into, if self.whole { Type::Integer } else { Type::Number });
+        check.makes("into", &self.reason_field(), Type::Text);
+    }
+
+    fn build(&self, kit: &Kit) -> anyhow::Result<Vec<Runner>> {
+        let shape = Shape::new(&self.schema()).map_err(|message| anyhow::anyhow!(message))?;
+        let temperature = self.temperature.unwrap_or(0.0);
+        let question = Question {
+            caller: kit.caller(&self.teacher)?,
+            prompt: self.prompt_file().build(kit)?,
+            form: Form::Json(Box::new(shape)),
+            manner: Manner {
+                temperature: Some(temperature),
+                max_tokens: self.max_tokens,
+                extra: self.extra.clone(),
+                repair_attempts: self.repair_attempts,
+                ..Manner::default()
+            },
+            draw: Draw::Request,
+        };
+        let grade = Grade { question, into: self.into.clone(), reason: self.reason_field() };
+        Ok(vec![Runner::Call(Box::new(grade))])
+    }
+
+    fn default_name(&self) -> Option<&str> {
+        Some(&self.into)
+    }
+
+    fn teacher(&self) -> Option<&str> {
+        Some(&self.teacher)
+    }
+
+    fn max_tokens(&self) -> Option<u32> {
+        self.max_tokens
+    }
+}
+
+struct Grade {
+    question: Question,
+    into: String,
+    reason: String,
+}
+
+impl CallRow for Grade {
+    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+        async move {
+            match self.question.ask(&mut row, 0).await {
+                Ok(mut answer) => {
+                    row.fields.insert(self.into.clone(), answer["grade"].take());
+                    row.fields.insert(self.reason.clone(), answer["reason"].take());
+                    Ok(Outcome::Keep(row))
+                }
+                Err(unanswered) => unanswered.outcome(row),
+            }
+        }
+        .boxed()
+    }
+}

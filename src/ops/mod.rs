@@ -1,0 +1,297 @@
+//! The operators: one file each, and the closed list that names them all.
+//!
+//! This file has what they share: the four runner shapes and the list. Adding an operator is a new
+//! file, plus its lines here; the tests below then ask for its doc and its example. Operators never
+//! open connections or spawn tasks while being checked or built.
+
+use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::call::Stopped;
+use crate::kit::{Check, Kit};
+use crate::row::{Outcome, Reason, Row, RowId};
+
+pub mod ask;
+mod chunk;
+mod command;
+mod dedup_exact;
+mod dedup_near;
+mod draw;
+mod explode;
+mod fields;
+#[cfg(test)]
+mod fixture;
+mod generate;
+mod judge;
+mod keep_if;
+mod limit;
+mod parse;
+mod quality;
+mod row_ids;
+mod sample;
+mod set;
+mod text_field;
+#[cfg(test)]
+mod typed_fixture;
+
+pub use chunk::Chunk;
+pub use command::Command;
+pub use dedup_exact::DedupExact;
+pub use dedup_near::DedupNear;
+pub use draw::{Draw, load_axes};
+pub use explode::Explode;
+pub use fields::ChooseFields;
+pub use generate::Generate;
+pub use judge::Judge;
+pub use keep_if::KeepIf;
+pub use limit::Limit;
+pub use parse::Parse;
+pub use quality::Quality;
+pub use sample::Sample;
+pub use set::Set;
+
+/// What every operator's config struct implements.
+pub trait Operator {
+    /// Follows the columns through the step and reports what is wrong. Pure but for reading templates.
+    fn check(&self, check: &mut Check<'_>);
+
+    /// Builds what the engine runs, in order. May read files; opens and spawns nothing.
+    fn build(&self, kit: &Kit) -> anyhow::Result<Vec<Runner>>;
+
+    /// The step's name when the file gives none.
+    fn default_name(&self) -> Option<&str> {
+        None
+    }
+
+    /// The teacher that the operator asks.
+    fn teacher(&self) -> Option<&str> {
+        None
+    }
+
+    /// Calls that one row takes when no answer has to be asked for again; for plans.
+    fn calls_per_row(&self) -> u32 {
+        1
+    }
+
+    /// Most tokens of one answer, where the operator bounds them.
+    fn max_tokens(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// What the engine can run. Prefer `Map`.
+pub enum Runner {
+    /// A pure function of one row; runs on all cores.
+    Map(Box<dyn MapRow>),
+    /// A call for one row; waits for a teacher or a process.
+    Call(Box<dyn CallRow>),
+    /// A decision in row order over keys that are computed in parallel.
+    Fold(Box<dyn FoldRow>),
+}
+
+pub trait MapRow: Send + Sync {
+    fn map(&self, row: Row) -> Outcome;
+}
+
+pub trait CallRow: Send + Sync {
+    /// `Err(Stopped)` leaves the row open: the run ends before the call was answered.
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>>;
+}
+
+/// What a fold's serial part decides on; pure data, so that it can be spilled or computed elsewhere.
+pub type FoldKey = Vec<u64>;
+
+pub trait FoldRow: Send + Sync {
+    /// The heavy part, a pure function of the row; runs on all cores.
+    fn key(&self, row: &Row) -> Result<FoldKey, Reason>;
+
+    /// A fresh state for one run.
+    fn start(&self) -> Box<dyn FoldState>;
+}
+
+/// The serial part of a fold: sees rows in row order, failed ones left out.
+pub trait FoldState: Send {
+    fn decide(&mut self, row: &RowId, key: FoldKey) -> Decision;
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    Keep,
+    /// Keep this row and end the fold: no later row is needed.
+    KeepAsLast,
+    Reject(Reason),
+}
+
+/// The closed list of operators.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there are as many as a pipeline has steps")]
+pub enum Op {
+    Generate(Generate),
+    Judge(Judge),
+    KeepIf(KeepIf),
+    Set(Set),
+    Fields(ChooseFields),
+    Parse(Parse),
+    Explode(Explode),
+    Limit(Limit),
+    Sample(Sample),
+    Draw(Draw),
+    Chunk(Chunk),
+    Quality(Quality),
+    DedupExact(DedupExact),
+    DedupNear(DedupNear),
+    Command(Command),
+}
+
+impl Op {
+    pub fn operator(&self) -> &dyn Operator {
+        match self {
+            Op::Generate(op) => op,
+            Op::Judge(op) => op,
+            Op::KeepIf(op) => op,
+            Op::Set(op) => op,
+            Op::Fields(op) => op,
+            Op::Parse(op) => op,
+            Op::Explode(op) => op,
+            Op::Limit(op) => op,
+            Op::Sample(op) => op,
+            Op::Draw(op) => op,
+            Op::Chunk(op) => op,
+            Op::Quality(op) => op,
+            Op::DedupExact(op) => op,
+            Op::DedupNear(op) => op,
+            Op::Command(op) => op,
+        }
+    }
+
+    /// The operator's key in the file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Generate(_) => "generate",
+            Op::Judge(_) => "judge",
+            Op::KeepIf(_) => "keep_if",
+            Op::Set(_) => "set",
+            Op::Fields(_) => "fields",
+            Op::Parse(_) => "parse",
+            Op::Explode(_) => "explode",
+            Op::Limit(_) => "limit",
+            Op::Sample(_) => "sample",
+            Op::Draw(_) => "draw",
+            Op::Chunk(_) => "chunk",
+            Op::Quality(_) => "quality",
+            Op::DedupExact(_) => "dedup_exact",
+            Op::DedupNear(_) => "dedup_near",
+            Op::Command(_) => "command",
+        }
+    }
+}
+
+/// Each operator's key in the file and the source of its file, whose head is its doc.
+pub const OPERATORS: &[(&str, &str)] = &[
+    ("generate", include_str!("generate.rs")),
+    ("judge", include_str!("judge.rs")),
+    ("keep_if", include_str!("keep_if.rs")),
+    ("set", include_str!("set.rs")),
+    ("fields", include_str!("fields.rs")),
+    ("parse", include_str!("parse.rs")),
+    ("explode", include_str!("explode.rs")),
+    ("limit", include_str!("limit.rs")),
+    ("sample", include_str!("sample.rs")),
+    ("draw", include_str!("draw.rs")),
+    ("chunk", include_str!("chunk.rs")),
+    ("quality", include_str!("quality.rs")),
+    ("dedup_exact", include_str!("dedup_exact.rs")),
+    ("dedup_near", include_str!("dedup_near.rs")),
+    ("command", include_str!("command.rs")),
+];
+
+/// One step as the file has it: exactly one operator beside `name` and `when`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "step", deny_unknown_fields)]
+pub struct StepFile {
+    /// The step's name; by default its `into`, else the operator's name.
+    pub name: Option<String>,
+    /// An expression; rows for which it does not hold pass by untouched.
+    pub when: Option<String>,
+    /// Ask a teacher for something new.
+    pub generate: Option<Generate>,
+    /// Have a teacher grade each row.
+    pub judge: Option<Judge>,
+    /// Keep rows for which an expression holds.
+    pub keep_if: Option<KeepIf>,
+    /// Give fields a value: a constant, a computed value, a text put together.
+    pub set: Option<Set>,
+    /// Keep, drop and rename fields.
+    pub fields: Option<ChooseFields>,
+    /// Read code, JSON, a tagged part or a list out of a text.
+    pub parse: Option<Parse>,
+    /// Make a row of each item of a list.
+    pub explode: Option<Explode>,
+    /// Keep the first rows that come so far.
+    pub limit: Option<Limit>,
+    /// Keep a random share of the rows.
+    pub sample: Option<Sample>,
+    /// Give each row values drawn at random from axes.
+    pub draw: Option<Draw>,
+    /// Cut a long text into passages, one row each.
+    pub chunk: Option<Chunk>,
+    /// Reject texts that published heuristics call junk.
+    pub quality: Option<Quality>,
+    /// Keep the first of rows that say the same.
+    pub dedup_exact: Option<DedupExact>,
+    /// Keep the first of texts that are nearly the same.
+    pub dedup_near: Option<DedupNear>,
+    /// Have a program of your own decide about rows and add fields.
+    pub command: Option<Command>,
+}
+
+impl StepFile {
+    /// The operators that the step names; a sound step names exactly one.
+    pub fn operators(&self) -> Vec<Op> {
+        let step = self.clone();
+        let ops = [
+            step.generate.map(Op::Generate),
+            step.judge.map(Op::Judge),
+            step.keep_if.map(Op::KeepIf),
+            step.set.map(Op::Set),
+            step.fields.map(Op::Fields),
+            step.parse.map(Op::Parse),
+            step.explode.map(Op::Explode),
+            step.limit.map(Op::Limit),
+            step.sample.map(Op::Sample),
+            step.draw.map(Op::Draw),
+            step.chunk.map(Op::Chunk),
+            step.quality.map(Op::Quality),
+            step.dedup_exact.map(Op::DedupExact),
+            step.dedup_near.map(Op::DedupNear),
+            step.command.map(Op::Command),
+        ];
+        ops.into_iter().flatten().collect()
+    }
+}
+
+/// The doc of an operator: the head comment of its file.
+pub fn doc(name: &str) -> Option<String> {
+    let (_, source) = OPERATORS.iter().find(|(known, _)| *known == name)?;
+    let lines = source.lines().take_while(|line| line.starts_with("//!"));
+    let text: Vec<&str> =
+        lines.map(|line| line.strip_prefix("//! ").or(line.strip_prefix("//!")).unwrap_or(line)).collect();
+    Some(text.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operator_has_a_doc_with_the_four_headings() {
+        for (name, _) in OPERATORS {
+            let doc = doc(name).unwrap();
+            for heading in ["# What it does", "# When to use it", "# Example", "# Limits"] {
+                assert!(doc.contains(heading), "`{name}` has no `{heading}`");
+            }
+            assert!(doc.contains(&format!("- {name}:")), "`{name}` has no example step");
+        }
+    }
+}
