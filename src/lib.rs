@@ -9,6 +9,7 @@ pub mod clock;
 pub mod data;
 pub mod kit;
 pub mod ops;
+pub mod pipeline;
 pub mod problem;
 pub mod row;
 pub mod shape;

@@ -1,0 +1,497 @@
+//! The check of a pipeline file: pure, every problem at once, before anything is opened or paid.
+//!
+//! Follows the fields from the source through the steps to the dataset. Reads templates and the heads of
+//! source files; opens no connection, starts nothing, writes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::data::publish::check_target;
+use crate::kit::{Check, Columns, Missing};
+use crate::ops::{OPERATORS, Op};
+use crate::pipeline::file::{FORMAT_VERSION, PipelineFile, TeacherFile};
+use crate::pipeline::node::{Node, NodeValue};
+use crate::pipeline::source::check_source;
+use crate::problem::{KeyPath, Place, Problem, did_you_mean, name_hint};
+use crate::shape;
+use crate::template::Templates;
+
+/// A pipeline that was checked: what is built from.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    pub file: PipelineFile,
+    pub steps: Vec<Step>,
+    /// The columns of the source's rows.
+    pub source_columns: Columns,
+    /// The dataset's columns, in order.
+    pub columns: Columns,
+    /// The files that steps read: templates, data.
+    pub files: BTreeSet<PathBuf>,
+    /// The folder that paths are relative to.
+    pub base: PathBuf,
+}
+
+/// One step, ready to be built.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Where the file has it.
+    pub at: KeyPath,
+    pub name: String,
+    pub when: Option<String>,
+    pub op: Op,
+}
+
+impl Pipeline {
+    pub fn templates(&self) -> Templates {
+        Templates::new(&templates_folder(&self.base))
+    }
+
+    /// Which environment variable goes where, in the order of the file.
+    pub fn secrets(&self) -> Vec<SecretUse> {
+        let mut uses = Vec::new();
+        for (name, teacher) in &self.file.teachers {
+            let mut add = |variable: &str, goes_to: String| {
+                uses.push(SecretUse { teacher: name.clone(), variable: variable.to_owned(), goes_to });
+            };
+            if let Some(openai) = &teacher.openai {
+                openai.env_names().into_iter().for_each(|variable| add(variable, openai.host()));
+            }
+            if let Some(start) = &teacher.start {
+                let program = start.command.first().map_or("", String::as_str);
+                let goes_to = || format!("the command `{program}`");
+                start.env_names().into_iter().for_each(|variable| add(variable, goes_to()));
+            }
+        }
+        uses
+    }
+
+    /// The teacher that a step asks, if it asks one.
+    pub fn teacher_of(&self, step: &Step) -> Option<&TeacherFile> {
+        self.file.teachers.get(step.op.operator().teacher()?)
+    }
+}
+
+/// A secret, by the name of its environment variable, and where it is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    pub teacher: String,
+    pub variable: String,
+    pub goes_to: String,
+}
+
+pub fn templates_folder(base: &Path) -> PathBuf {
+    base.join("templates")
+}
+
+/// What is wrong with the format version. Checked before anything else is read: another version's keys
+/// are not this one's.
+pub fn version(root: &Node) -> Option<Problem> {
+    let (_, version) = root.entry("textmill")?;
+    match version.value {
+        NodeValue::Integer(number) if number != i128::from(FORMAT_VERSION) => {
+            let message = format!("format version {number} is not known");
+            let hint = format!("this textmill reads version {FORMAT_VERSION}");
+            Some(Problem::error(at("textmill"), message).hint(hint))
+        }
+        _ => None,
+    }
+}
+
+/// Checks a file that was read without problems of form.
+pub fn check(file: PipelineFile, base: &Path) -> (Option<Pipeline>, Vec<Problem>) {
+    let mut problems = Vec::new();
+    head(&file, &mut problems);
+    let found = check_source(&file.source, base, &mut problems);
+    let source_is_known = found.is_some();
+    let source_columns = with_types(&file, found, &mut problems);
+    let (steps, steps_are_known) = steps(&file, &mut problems);
+    let Followed { columns, teachers_used, files, missing } =
+        follow(&file, &steps, source_columns.clone(), base, &mut problems);
+    if source_is_known && steps_are_known {
+        problems.extend(missing);
+    }
+    if steps_are_known && teachers_used.iter().all(|name| file.teachers.contains_key(name)) {
+        problems.extend(unused_teachers(&file, &teachers_used));
+    }
+    teachers(&file, &steps, &mut problems);
+    let columns = save(&file, columns, source_is_known && steps_are_known, &mut problems);
+    target(&file, base, &mut problems);
+    tests(&file, &steps, &mut problems);
+    let sound = problems.iter().all(|problem| problem.severity != crate::problem::Severity::Error);
+    let pipeline = Pipeline { file, steps, source_columns, columns, files, base: base.to_owned() };
+    (sound.then_some(pipeline), problems)
+}
+
+fn at(path: &str) -> Place {
+    Place::Value(KeyPath::parse(path))
+}
+
+fn head(file: &PipelineFile, problems: &mut Vec<Problem>) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if file.name.is_empty() || file.name.len() > 100 || !file.name.chars().all(plain) {
+        let message = format!("`{}` cannot name a pipeline", file.name);
+        problems.push(Problem::error(at("name"), message).hint("use letters, digits, `-` and `_`"));
+    }
+    if let Some(budget) = &file.budget {
+        if budget.usd.is_some_and(|usd| !(usd > 0.0 && usd.is_finite() && usd < 1e9)) {
+            problems.push(Problem::error(at("budget.usd"), "a budget must be above 0 USD"));
+        }
+        for (key, cap) in [("tokens", budget.tokens), ("calls", budget.calls)] {
+            if cap == Some(0) {
+                let place = Place::Value(KeyPath::parse("budget").join(key));
+                problems.push(Problem::error(place, format!("a budget of 0 {key} lets nothing through")));
+            }
+        }
+        if !caps_something(file) {
+            problems.push(
+                Problem::error(at("budget"), "the budget caps nothing")
+                    .hint("give `usd`, `tokens` or `calls`"),
+            );
+        }
+    }
+}
+
+fn caps_something(file: &PipelineFile) -> bool {
+    file.budget
+        .is_some_and(|budget| budget.usd.is_some() || budget.tokens.is_some() || budget.calls.is_some())
+}
+
+/// `types:` overrides what was found, and declares fields of the source, which is `None` where a problem
+/// hides it.
+fn with_types(file: &PipelineFile, found: Option<Columns>, problems: &mut Vec<Problem>) -> Columns {
+    let is_known = found.is_some();
+    let mut columns = found.unwrap_or_default();
+    for (name, short) in &file.types {
+        let path = KeyPath::parse("types").join(name.as_str());
+        match shape::from_short_hand(short) {
+            Ok(schema) if columns.contains_key(name) => {
+                columns.insert(name.clone(), shape::type_of(&schema));
+            }
+            Ok(_) if is_known => {
+                let mut problem =
+                    Problem::error(Place::Key(path), format!("the source has no field `{name}`"));
+                problem.hint = name_hint(name, columns.keys().map(String::as_str));
+                problems.push(problem);
+            }
+            Ok(_) => {}
+            Err((_, message)) => problems.push(Problem::error(Place::Value(path), message)),
+        }
+    }
+    columns
+}
+
+/// The steps with their names; each has exactly one operator and a name of its own. Also whether it is
+/// known of all what they do.
+fn steps(file: &PipelineFile, problems: &mut Vec<Problem>) -> (Vec<Step>, bool) {
+    let mut steps = Vec::new();
+    let mut are_known = true;
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    for (index, step) in file.steps.iter().enumerate() {
+        let at = KeyPath::parse("steps").join(index);
+        let place = || Place::Value(at.clone());
+        let mut ops = step.operators();
+        if ops.len() != 1 {
+            are_known = false;
+            let message = match ops.as_slice() {
+                [] => "the step names no operator".to_owned(),
+                more => {
+                    let names: Vec<&str> = more.iter().map(Op::name).collect();
+                    format!("a step has one operator; this one has `{}`", names.join("` and `"))
+                }
+            };
+            let known: Vec<&str> = OPERATORS.iter().map(|(name, _)| *name).collect();
+            problems
+                .push(Problem::error(place(), message).hint(format!("operators: `{}`", known.join("`, `"))));
+        }
+        let Some(op) = ops.pop() else { continue };
+        let default = op.operator().default_name().unwrap_or(op.name()).to_owned();
+        let name = step.name.clone().unwrap_or(default);
+        if let Some(first) = names.insert(name.clone(), index) {
+            let message = format!("two steps are called `{name}`: this one and step {}", first + 1);
+            let hint = "give one of them a `name:`; draws, reasons and test replies hang on it";
+            problems.push(Problem::error(place(), message).hint(hint));
+        }
+        steps.push(Step { at, name, when: step.when.clone(), op });
+    }
+    if file.steps.is_empty() {
+        problems.push(Problem::warning(at("steps"), "there are no steps: the source is saved as it is"));
+    }
+    (steps, are_known)
+}
+
+/// What following the steps brought to light.
+struct Followed {
+    /// The columns behind the last step.
+    columns: Columns,
+    teachers_used: BTreeSet<String>,
+    files: BTreeSet<PathBuf>,
+    /// Problems with fields that nothing before makes.
+    missing: Vec<Problem>,
+}
+
+/// Follows the columns through all steps.
+fn follow(
+    file: &PipelineFile,
+    steps: &[Step],
+    columns: Columns,
+    base: &Path,
+    problems: &mut Vec<Problem>,
+) -> Followed {
+    let templates = Templates::new(&templates_folder(base));
+    let teachers: Vec<String> = file.teachers.keys().cloned().collect();
+    let mut check = Check {
+        templates: &templates,
+        base,
+        teachers: &teachers,
+        teachers_used: BTreeSet::new(),
+        columns,
+        problems: Vec::new(),
+        missing: Vec::new(),
+        files: BTreeSet::new(),
+        at: KeyPath::root(),
+        step: String::new(),
+    };
+    let mut makers: Vec<(String, String)> = Vec::new();
+    for step in steps {
+        check.step.clone_from(&step.name);
+        if let Some(when) = &step.when {
+            check.at = step.at.clone();
+            check.expression("when", when);
+        }
+        check.at = step.at.join(step.op.name());
+        let before: BTreeSet<String> = check.columns.keys().cloned().collect();
+        step.op.operator().check(&mut check);
+        let made = check.columns.keys().filter(|name| !before.contains(*name));
+        makers.extend(made.map(|field| (field.clone(), step.name.clone())));
+    }
+    problems.append(&mut check.problems);
+    let Check { columns, teachers_used, files, missing, .. } = check;
+    let missing = missing.into_iter().map(|missing| missing_problem(missing, &makers)).collect();
+    Followed { columns, teachers_used, files, missing }
+}
+
+fn missing_problem(missing: Missing, makers: &[(String, String)]) -> Problem {
+    let Missing { place, field, known, step } = missing;
+    let problem = Problem::error(place, format!("there is no field `{field}` here"));
+    let names = || known.iter().map(String::as_str);
+    match makers.iter().find(|(made, _)| *made == field) {
+        Some((_, maker)) if *maker == step => {
+            problem.hint("this step makes it itself; only later steps can use it")
+        }
+        Some((_, maker)) => problem.hint(format!("step `{maker}` makes it, but runs later; move it up")),
+        None => match did_you_mean(&field, names()) {
+            Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None if known.is_empty() => problem.hint("the rows have no fields here"),
+            None => {
+                let listed: Vec<String> = names().map(|name| format!("`{name}`")).collect();
+                problem.hint(format!("fields here: {}", listed.join(", ")))
+            }
+        },
+    }
+}
+
+fn unused_teachers(file: &PipelineFile, used: &BTreeSet<String>) -> Vec<Problem> {
+    let unused = file.teachers.keys().filter(|name| !used.contains(*name)).map(|name| {
+        let place = Place::Key(KeyPath::parse("teachers").join(name.as_str()));
+        let problem = Problem::warning(place, format!("no step asks teacher `{name}`"));
+        problem.hint("remove it, or name it in a step")
+    });
+    unused.collect()
+}
+
+fn teachers(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
+    for (name, teacher) in &file.teachers {
+        let under = KeyPath::parse("teachers").join(name.as_str());
+        let mut found = one_teacher(teacher);
+        found.extend(budgeted(file, name, teacher, steps));
+        problems.extend(found.into_iter().map(|problem| problem.below(&under)));
+    }
+    limits_of_steps(file, steps, problems);
+}
+
+fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut error = |path: &str, message: &str| problems.push(Problem::error(at(path), message));
+    match (&teacher.openai, &teacher.recorded) {
+        (Some(_), Some(_)) => error("recorded", "`openai` and `recorded` exclude each other"),
+        (None, None) => error("", "a teacher needs `openai:` or `recorded:`"),
+        _ => {}
+    }
+    if teacher.attempts == 0 {
+        error("attempts", "`attempts` must be at least 1");
+    }
+    let limits = &teacher.limits;
+    for (path, limit) in [
+        ("limits.requests_per_minute", limits.requests_per_minute),
+        ("limits.tokens_per_minute", limits.tokens_per_minute),
+        ("limits.in_flight", limits.in_flight.map(u64::from)),
+    ] {
+        if limit == Some(0) {
+            error(path, "a limit of 0 lets nothing through");
+        }
+    }
+    if let Some(price) = &teacher.price {
+        let sound = |price: f64| price.is_finite() && (0.0..1e6).contains(&price);
+        if !sound(price.input) {
+            error("price.input", "a price cannot be negative");
+        }
+        if !sound(price.output) {
+            error("price.output", "a price cannot be negative");
+        }
+    }
+    if teacher.start.is_some() && teacher.identity.is_none() {
+        error(
+            "start",
+            "a teacher with `start` needs an `identity`: its address may change, its answers should be found",
+        );
+    }
+    if let Some(openai) = &teacher.openai {
+        let under = KeyPath::parse("openai");
+        problems.extend(openai.problems().into_iter().map(|problem| problem.below(&under)));
+    }
+    if let Some(start) = &teacher.start {
+        let under = KeyPath::parse("start");
+        problems.extend(start.problems().into_iter().map(|problem| problem.below(&under)));
+    }
+    problems
+}
+
+/// Under a budget in money, a teacher needs prices.
+fn budgeted(file: &PipelineFile, name: &str, teacher: &TeacherFile, steps: &[Step]) -> Vec<Problem> {
+    let asked = steps.iter().any(|step| step.op.operator().teacher() == Some(name));
+    let needs_price = file.budget.is_some_and(|budget| budget.usd.is_some());
+    if !asked || !needs_price || teacher.price.is_some() || teacher.recorded.is_some() {
+        return Vec::new();
+    }
+    let hint = "give `price: { input: …, output: … }` in USD per million tokens; for a server of your own, 0";
+    vec![Problem::error(at(""), "a budget in USD needs this teacher's price").hint(hint)]
+}
+
+/// What steps ask for against the limits of the teacher they ask.
+fn limits_of_steps(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
+    for step in steps {
+        let Some(teacher) = step.op.operator().teacher().and_then(|name| file.teachers.get(name)) else {
+            continue;
+        };
+        let under = step.at.join(step.op.name());
+        let max_tokens = step.op.operator().max_tokens();
+        if caps_something(file) && max_tokens.is_none() && teacher.recorded.is_none() {
+            let hint = "what a call may cost at worst is known only with a limit on its answer";
+            problems.push(
+                Problem::error(
+                    Place::Value(under),
+                    "a budget needs `max_tokens` in every step that asks a teacher",
+                )
+                .hint(hint),
+            );
+            continue;
+        }
+        let Some(max_tokens) = max_tokens.map(u64::from) else { continue };
+        if let Some(limit) = teacher.limits.tokens_per_minute.filter(|limit| max_tokens > *limit) {
+            let message = format!(
+                "`max_tokens` is over the teacher's {limit} tokens per minute: no call could ever be sent"
+            );
+            let problem = Problem::error(Place::Value(under.join("max_tokens")), message);
+            problems.push(problem.hint("lower `max_tokens`, or correct the teacher's `limits`"));
+        }
+        problems.extend(over_budget(file, teacher, max_tokens, &under));
+    }
+}
+
+/// A budget that not even one call's answer fits in.
+fn over_budget(
+    file: &PipelineFile,
+    teacher: &TeacherFile,
+    max_tokens: u64,
+    under: &KeyPath,
+) -> Option<Problem> {
+    let budget = file.budget.as_ref()?;
+    let usd = teacher.price.map(|price| price.output * max_tokens as f64 / 1e6);
+    let over_tokens = budget.tokens.is_some_and(|tokens| tokens > 0 && max_tokens > tokens);
+    let over_usd = budget.usd.zip(usd).is_some_and(|(cap, usd)| cap > 0.0 && usd > cap);
+    if !over_tokens && !over_usd {
+        return None;
+    }
+    let message = "one call's worst case is over the whole budget: no call could ever be sent";
+    Some(
+        Problem::error(Place::Value(under.join("max_tokens")), message)
+            .hint("raise the budget or lower `max_tokens`"),
+    )
+}
+
+/// The dataset's columns; `are_known` where no problem hides some.
+fn save(file: &PipelineFile, columns: Columns, are_known: bool, problems: &mut Vec<Problem>) -> Columns {
+    if file.save.parquet.trim().is_empty() {
+        problems.push(Problem::error(at("save.parquet"), "the dataset needs a folder"));
+    }
+    if file.save.part_rows == Some(0) {
+        problems.push(Problem::error(at("save.part_rows"), "a part needs at least one row"));
+    }
+    let Some(wanted) = &file.save.columns else { return columns };
+    let mut chosen = Columns::new();
+    for (index, name) in wanted.iter().enumerate() {
+        let place = Place::Value(KeyPath::parse("save.columns").join(index));
+        match columns.get(name) {
+            Some(kind) => {
+                if chosen.insert(name.clone(), kind.clone()).is_some() {
+                    problems.push(Problem::error(place, format!("`{name}` is listed twice")));
+                }
+            }
+            None if !are_known => {}
+            None => {
+                let mut problem = Problem::error(place, format!("there is no field `{name}` at the end"));
+                problem.hint = name_hint(name, columns.keys().map(String::as_str));
+                problems.push(problem);
+            }
+        }
+    }
+    chosen
+}
+
+/// What is in the dataset's folder now must be this pipeline's own.
+fn target(file: &PipelineFile, base: &Path, problems: &mut Vec<Problem>) {
+    if file.save.parquet.trim().is_empty() {
+        return;
+    }
+    match check_target(&base.join(&file.save.parquet)) {
+        Ok(Some(manifest)) if manifest.pipeline.name != file.name => {
+            let other = &manifest.pipeline.name;
+            let message = format!("`{}` holds the dataset of another pipeline, `{other}`", file.save.parquet);
+            let hint = "save to a folder of your own; if the pipeline was renamed, move the old dataset away";
+            problems.push(Problem::error(at("save.parquet"), message).hint(hint));
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let problem = Problem::error(at("save.parquet"), error.to_string());
+            problems.push(Problem { hint: error.hint, ..problem });
+        }
+    }
+}
+
+fn tests(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
+    let mut names = BTreeSet::new();
+    for (index, test) in file.tests.iter().enumerate() {
+        let under = KeyPath::parse("tests").join(index);
+        if !names.insert(&test.name) {
+            let place = Place::Value(under.join("name"));
+            problems.push(Problem::error(place, format!("two tests are called `{}`", test.name)));
+        }
+        for step in test.replies.keys() {
+            if !steps.iter().any(|known| known.name == *step) {
+                let place = Place::Key(under.join("replies").join(step.as_str()));
+                let mut problem = Problem::error(place, format!("there is no step `{step}`"));
+                problem.hint = name_hint(step, steps.iter().map(|step| step.name.as_str()));
+                problems.push(problem);
+            }
+        }
+        for (row, expected) in test.rejected.iter().flatten().enumerate() {
+            let step = expected.step.as_ref().filter(|step| !steps.iter().any(|known| known.name == **step));
+            if let Some(step) = step {
+                let place = Place::Value(under.join("rejected").join(row).join("step"));
+                let mut problem = Problem::error(place, format!("there is no step `{step}`"));
+                problem.hint = name_hint(step, steps.iter().map(|step| step.name.as_str()));
+                problems.push(problem);
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The pipeline file as it is written: plain structs, read with positions, the source of the JSON Schema.
+//!
+//! Nothing is checked here beyond types; nothing is opened. Doc comments are what editors show.
+
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::axes::SampleFile;
+use crate::data::read::{Format, TextUnit};
+use crate::ops::StepFile;
+use crate::teacher::openai::OpenAi;
+use crate::teacher::process::StartFile;
+use crate::teacher::setting::duration;
+
+/// The format version that this textmill reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// A textmill pipeline: teachers, a source of rows, steps, and where to save.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "pipeline", deny_unknown_fields)]
+pub struct PipelineFile {
+    /// The format version: 1.
+    pub textmill: u32,
+    /// The pipeline's name: letters, digits, `-`, `_`. Budgets and the store's records go by it.
+    pub name: String,
+    /// What the dataset is, in a sentence or a paragraph; goes on the dataset card.
+    pub about: Option<String>,
+    /// The seed of every random choice.
+    #[serde(default)]
+    pub seed: u64,
+    /// The teachers, by name.
+    #[serde(default)]
+    pub teachers: IndexMap<String, TeacherFile>,
+    /// What all runs of one epoch together may cost.
+    pub budget: Option<BudgetFile>,
+    /// Where rows come from.
+    pub source: SourceFile,
+    /// Types of fields that nothing else declares, in the short-hand of `json:`.
+    #[serde(default)]
+    pub types: Map<String, Value>,
+    /// What is done to the rows, in order.
+    pub steps: Vec<StepFile>,
+    /// Where the dataset goes.
+    pub save: SaveFile,
+    /// Tests of this pipeline against scripted replies: `textmill test`.
+    #[serde(default)]
+    pub tests: Vec<TestFile>,
+}
+
+/// A named model endpoint with its limits and prices.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "teacher", deny_unknown_fields)]
+pub struct TeacherFile {
+    /// A server with the OpenAI chat API.
+    pub openai: Option<OpenAi>,
+    /// Answers from a file of recorded traffic.
+    pub recorded: Option<RecordedFile>,
+    /// What the server allows.
+    #[serde(default)]
+    pub limits: LimitsFile,
+    /// What its tokens cost.
+    pub price: Option<PriceFile>,
+    /// Times that a call is sent before its row fails: 5 by default.
+    #[serde(default = "attempts")]
+    pub attempts: u32,
+    /// How long the teacher may answer nothing but "busy" before the run stops: 30 minutes by default.
+    #[serde(default = "patience", deserialize_with = "duration")]
+    #[schemars(with = "String")]
+    pub patience: Duration,
+    /// A command that serves this teacher, started with the run and stopped at its end.
+    pub start: Option<StartFile>,
+    /// The teacher's name in call keys: the URL by default; needed with `start`, whose port may change.
+    pub identity: Option<String>,
+    /// A cassette file to record every exchange to.
+    pub record: Option<String>,
+}
+
+fn attempts() -> u32 {
+    5
+}
+
+fn patience() -> Duration {
+    Duration::from_secs(30 * 60)
+}
+
+/// Recorded traffic.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "recorded", deny_unknown_fields)]
+pub struct RecordedFile {
+    /// The cassette file, made by `record:`.
+    pub cassette: String,
+    /// The model whose traffic it is.
+    pub model: String,
+}
+
+/// What a server allows; absent is unlimited, but for calls in flight.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "limits", deny_unknown_fields)]
+pub struct LimitsFile {
+    pub requests_per_minute: Option<u64>,
+    /// Input and output tokens together.
+    pub tokens_per_minute: Option<u64>,
+    /// Calls under way at once: 64 by default.
+    pub in_flight: Option<u32>,
+}
+
+/// Prices in US dollars per million tokens.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "price", deny_unknown_fields)]
+pub struct PriceFile {
+    pub input: f64,
+    pub output: f64,
+}
+
+/// Caps over all runs of one epoch.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "budget", deny_unknown_fields)]
+pub struct BudgetFile {
+    /// US dollars.
+    pub usd: Option<f64>,
+    /// Input and output tokens together.
+    pub tokens: Option<u64>,
+    pub calls: Option<u64>,
+}
+
+/// Where rows come from: one of `rows`, `files`, `sample`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename = "source", deny_unknown_fields)]
+pub struct SourceFile {
+    /// The rows themselves.
+    pub rows: Option<Vec<Map<String, Value>>>,
+    /// Rows of files: JSONL, CSV, Parquet or plain text, also `.gz` and `.zst`.
+    pub files: Option<FilesFile>,
+    /// Rows drawn from axes.
+    pub sample: Option<SampleFile>,
+}
+
+/// Rows of files.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "files", deny_unknown_fields)]
+pub struct FilesFile {
+    /// A path or a glob such as `data/*.jsonl.zst`; matches are read in the order of their names.
+    pub path: String,
+    /// The format, where the file's name does not tell.
+    pub format: Option<Format>,
+    /// A column whose values name the rows: then a line inserted in a file shifts nothing.
+    pub id: Option<String>,
+    /// The character between the columns of a CSV file: `,` by default.
+    pub delimiter: Option<char>,
+    /// How plain text becomes rows: whole files by default.
+    pub text: Option<TextUnit>,
+    /// The field that plain text goes into: `text` by default.
+    pub into: Option<String>,
+}
+
+/// Where the dataset goes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "save", deny_unknown_fields)]
+pub struct SaveFile {
+    /// The dataset's folder.
+    pub parquet: String,
+    /// The fields to save, in this order: all by default.
+    pub columns: Option<Vec<String>>,
+    /// Adds columns that say where each row comes from: `textmill_row`, `textmill_parent` and
+    /// `textmill_calls` (step, teacher, model, key); `show --row` has the attempts.
+    #[serde(default)]
+    pub provenance: bool,
+    /// Rows of one part file: 100,000 by default.
+    pub part_rows: Option<u64>,
+}
+
+/// A test of the pipeline against scripted replies.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "test", deny_unknown_fields)]
+pub struct TestFile {
+    pub name: String,
+    /// The rows to run instead of the source's.
+    pub rows: Vec<Map<String, Value>>,
+    /// By step name: one reply for every call, or a list of replies in call order. A text is the answer
+    /// itself, an object is answered as JSON; `{ $cut: text }` is an answer cut at its length,
+    /// `{ $refuse: text }` a refusal, `{ $fail: text }` a server error.
+    #[serde(default)]
+    pub replies: IndexMap<String, Value>,
+    /// The rows that must be kept, in order; only the fields given are compared.
+    pub kept: Option<Vec<Map<String, Value>>>,
+    /// The rows that must be rejected, in order.
+    pub rejected: Option<Vec<ExpectedReject>>,
+    /// How many rows must fail: none by default.
+    #[serde(default)]
+    pub failed: u64,
+}
+
+/// A row that a test expects to be rejected.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename = "rejected", deny_unknown_fields)]
+pub struct ExpectedReject {
+    /// The reason's code.
+    pub reason: String,
+    /// The step that decides.
+    pub step: Option<String>,
+}
