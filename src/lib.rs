@@ -7,6 +7,7 @@ pub mod axes;
 pub mod call;
 pub mod clock;
 pub mod data;
+pub mod engine;
 pub mod kit;
 pub mod ops;
 pub mod pipeline;

@@ -1,0 +1,527 @@
+//! The engine: a streaming executor for chains of decisions about rows around slow, paid, failing calls.
+//!
+//! All steps run at once. One row is one task ([`stages`]); one coordinator, here, owns the order of
+//! rows ([`order`]), the folds' states, the accounts ([`tally`]) and the only back-pressure there is: a
+//! window at the source. Queues between steps never block, and the oldest row may always pass, so
+//! there is nothing to deadlock. The engine knows no teacher, no file and no database.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::FutureExt;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::call::{Control, StopReason};
+use crate::engine::order::Order;
+use crate::engine::spill::{Spill, Weight};
+use crate::engine::stages::{Stages, end_of};
+use crate::engine::tally::Tally;
+use crate::ops::{Decision, FoldKey, FoldState};
+use crate::row::{Failure, Fields, Reason, Row, RowId};
+
+pub mod order;
+pub mod spill;
+pub mod stages;
+pub mod tally;
+#[cfg(test)]
+mod tests;
+
+/// How far the engine may run ahead.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Source rows from the oldest open one to the newest. Generous, because waiting rows spill: one
+    /// call that hangs a minute at 1,000 rows/s is 60,000 rows.
+    pub window_rows: u64,
+    /// Rows at work at once, over all steps.
+    pub active_max: usize,
+    /// Bytes of rows at work at once.
+    pub active_bytes_max: usize,
+    /// Bytes of rows that wait for order in memory; past it they wait on disk.
+    pub held_bytes_max: usize,
+    /// Where they wait; the system's folder for temporary files by default.
+    pub spill_folder: Option<PathBuf>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            window_rows: 100_000,
+            active_max: 1024,
+            active_bytes_max: 256 << 20,
+            held_bytes_max: 64 << 20,
+            spill_folder: None,
+        }
+    }
+}
+
+/// `until:`: stop when this many rows are kept, or this many were tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Until {
+    pub kept: Option<u64>,
+    pub tried: Option<u64>,
+}
+
+/// How a row ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum End {
+    Kept,
+    Rejected { step: usize, reason: Reason },
+    Failed { step: usize, failure: Failure },
+    Split { step: usize, children: u32 },
+}
+
+/// A row and its end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    pub row: Row,
+    pub end: End,
+}
+
+/// A row in front of a fold; no key when the step's `when` does not hold for it.
+#[derive(Serialize, Deserialize)]
+pub struct Arrived {
+    pub row: Row,
+    pub key: Option<FoldKey>,
+}
+
+impl Weight for Ended {
+    fn bytes(&self) -> usize {
+        self.row.bytes()
+    }
+}
+
+impl Weight for Arrived {
+    fn bytes(&self) -> usize {
+        self.row.bytes() + self.key.as_ref().map_or(0, |key| key.len() * 8)
+    }
+}
+
+/// What a row's task reports.
+pub enum Event {
+    Arrived {
+        fold: usize,
+        arrived: Arrived,
+    },
+    Split {
+        row: Row,
+        step: usize,
+        segment: usize,
+        next: usize,
+        children: Vec<Fields>,
+    },
+    Ended {
+        segment: usize,
+        ended: Ended,
+    },
+    /// The run is stopping or the row is not needed; it stays open.
+    Stopped(RowId),
+    Bug(String),
+}
+
+/// Rows inside each step right now; for the progress display.
+#[derive(Default)]
+pub struct Progress {
+    steps: Vec<(AtomicU64, AtomicU64)>,
+    pub rows_in: AtomicU64,
+    pub kept: AtomicU64,
+    pub rejected: AtomicU64,
+    pub failed: AtomicU64,
+}
+
+impl Progress {
+    pub fn new(steps: usize) -> Progress {
+        Progress { steps: (0..steps).map(|_| Default::default()).collect(), ..Progress::default() }
+    }
+
+    fn enter(&self, step: usize) {
+        self.steps[step].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave(&self, step: usize) {
+        self.steps[step].1.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rows that entered and left a step so far.
+    pub fn step(&self, step: usize) -> (u64, u64) {
+        let (entered, left) = &self.steps[step];
+        (entered.load(Ordering::Relaxed), left.load(Ordering::Relaxed))
+    }
+}
+
+/// What the engine reads: rows in ascending ordinals, or why the source cannot go on.
+pub type SourceItem = Result<Row, String>;
+
+/// A run of a pipeline's rows.
+pub struct Engine {
+    pub stages: Arc<Stages>,
+    pub settings: Settings,
+    pub until: Until,
+    pub control: Control,
+    pub progress: Arc<Progress>,
+}
+
+/// How a run of the engine went.
+pub struct Finish {
+    pub tally: Tally,
+    /// Rows started that turned out not to be needed.
+    pub not_needed: u64,
+    /// Whether `until.kept` was reached, when it was asked for.
+    pub reached: bool,
+    /// Whether every row that was needed came to an end.
+    pub complete: bool,
+}
+
+impl Engine {
+    /// Runs all rows; every end goes to `sink` in row order. A closed sink stops the run.
+    pub async fn run(
+        self,
+        source: mpsc::Receiver<SourceItem>,
+        sink: mpsc::Sender<Ended>,
+    ) -> std::io::Result<Finish> {
+        let (events, inbox) = mpsc::unbounded_channel();
+        let folds = self.stages.folds();
+        let coordinator = Coordinator {
+            order: Order::new(
+                folds,
+                Spill::new(self.settings.held_bytes_max, self.settings.spill_folder.clone()),
+            ),
+            states: self.stages.fold_states(),
+            tally: Tally::new(&self.stages.steps),
+            engine: self,
+            source: Some(source),
+            sink,
+            events,
+            active: 0,
+            active_bytes: 0,
+            rows_in: 0,
+            cut: None,
+            not_needed: 0,
+            children_not_needed: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            source_ended: false,
+            released_kept: 0,
+            decided: 0,
+            decided_kept: 0,
+        };
+        coordinator.run(inbox).await
+    }
+}
+
+/// The one owner of a run's state.
+struct Coordinator {
+    engine: Engine,
+    order: Order,
+    states: Vec<Box<dyn FoldState>>,
+    tally: Tally,
+    source: Option<mpsc::Receiver<SourceItem>>,
+    sink: mpsc::Sender<Ended>,
+    events: mpsc::UnboundedSender<(Event, usize)>,
+    /// Row tasks that have not reported yet.
+    active: usize,
+    active_bytes: usize,
+    rows_in: u64,
+    /// The row after which nothing is needed.
+    cut: Option<RowId>,
+    not_needed: u64,
+    /// Children that a cut took away, by their parents, whose splits are in the accounts.
+    children_not_needed: BTreeMap<RowId, u64>,
+    /// Rows that were split off and wait for room; the lowest goes first.
+    ready: BTreeMap<RowId, (Row, usize)>,
+    /// Whether the source gave all rows that were asked of it.
+    source_ended: bool,
+    /// Kept rows released in order.
+    released_kept: u64,
+    /// Rows that came to an end so far, in any order, and how many of them were kept: the yield.
+    decided: u64,
+    decided_kept: u64,
+}
+
+impl Coordinator {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<(Event, usize)>) -> std::io::Result<Finish> {
+        if let Err(error) = self.drive(&mut inbox).await {
+            // Calls under way are finished and kept, whatever went wrong here.
+            self.engine.control.stop(StopReason::Fatal(format!("rows cannot wait on disk: {error}")));
+            while self.active > 0 && inbox.recv().await.is_some() {
+                self.active -= 1;
+            }
+            return Err(error);
+        }
+        Ok(self.finish())
+    }
+
+    async fn drive(&mut self, inbox: &mut mpsc::UnboundedReceiver<(Event, usize)>) -> std::io::Result<()> {
+        let stopping = self.engine.control.stopping();
+        loop {
+            self.start_ready();
+            self.pass_folds()?;
+            self.release().await?;
+            self.engine.control.lowest_is(self.order.lowest_open().as_ref());
+            self.fill();
+            let admits = self.admits();
+            if self.active == 0 && !admits {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                Some((event, bytes)) = inbox.recv(), if self.active > 0 => {
+                    self.handle(event, bytes)?;
+                    // A burst of events is handled before the next look at the source.
+                    for _ in 0..256 {
+                        let Ok((event, bytes)) = inbox.try_recv() else { break };
+                        self.handle(event, bytes)?;
+                    }
+                }
+                item = next(&mut self.source), if admits => self.admit(item),
+                () = stopping.cancelled(), if self.source.is_some() => self.source = None,
+            }
+            if self.source_ended && self.cut.is_none() {
+                self.order.end_source();
+            }
+        }
+    }
+
+    /// Starts every source row that is there and may start: one a turn would starve the calls.
+    fn fill(&mut self) {
+        while self.admits() {
+            let Some(source) = &mut self.source else { return };
+            match source.try_recv() {
+                Ok(item) => self.admit(Some(item)),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                Err(mpsc::error::TryRecvError::Disconnected) => self.admit(None),
+            }
+        }
+    }
+
+    /// Whether another source row may start.
+    fn admits(&self) -> bool {
+        let settings = &self.engine.settings;
+        if self.source.is_none() || self.cut.is_some() || self.engine.control.is_stopping() {
+            return false;
+        }
+        if self.engine.until.tried.is_some_and(|tried| self.rows_in >= tried) {
+            return false;
+        }
+        if self.active == 0 && self.order.open_count() == 0 {
+            return true;
+        }
+        self.order.rows_ahead() < settings.window_rows
+            && self.ready.is_empty()
+            && self.has_room()
+            && self.yield_wants_more()
+    }
+
+    /// Whether another row may be at work.
+    fn has_room(&self) -> bool {
+        let settings = &self.engine.settings;
+        self.active < settings.active_max && self.active_bytes < settings.active_bytes_max
+    }
+
+    /// Under `until.kept`: whether the open rows are too few to give what is missing, at the yield seen
+    /// so far (one before anything is seen).
+    fn yield_wants_more(&self) -> bool {
+        let Some(wanted) = self.engine.until.kept else { return true };
+        let missing = wanted.saturating_sub(self.decided_kept) as f64;
+        let yield_seen = (self.decided_kept as f64 + 1.0) / (self.decided as f64 + 1.0);
+        (self.order.open_count() as f64) * yield_seen < missing
+    }
+
+    fn admit(&mut self, item: Option<SourceItem>) {
+        match item {
+            Some(Ok(row)) => {
+                self.rows_in += 1;
+                self.engine.progress.rows_in.fetch_add(1, Ordering::Relaxed);
+                self.order.open_source(&row.id);
+                self.start(row, 0);
+                if self.engine.until.tried.is_some_and(|tried| self.rows_in >= tried) {
+                    self.source = None;
+                    self.source_ended = true;
+                }
+            }
+            Some(Err(problem)) => {
+                self.engine.control.stop(StopReason::Source(problem));
+                self.source = None;
+            }
+            None => {
+                self.source = None;
+                self.source_ended = true;
+            }
+        }
+    }
+
+    /// Starts rows that were split off, while there is room; the oldest row may always pass.
+    fn start_ready(&mut self) {
+        while let Some((id, _)) = self.ready.first_key_value() {
+            if !self.has_room() && self.order.lowest_open().as_ref() != Some(id) {
+                return;
+            }
+            if let Some((_, (row, stage))) = self.ready.pop_first() {
+                self.start(row, stage);
+            }
+        }
+    }
+
+    fn start(&mut self, row: Row, stage: usize) {
+        self.active += 1;
+        let bytes = row.bytes();
+        self.active_bytes += bytes;
+        let stages = Arc::clone(&self.engine.stages);
+        let progress = Arc::clone(&self.engine.progress);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let id = row.id.clone();
+            let way = std::panic::AssertUnwindSafe(stages.advance(row, stage, &progress));
+            let event = way.catch_unwind().await;
+            let event = event.unwrap_or_else(|_| Event::Bug(format!("a step panicked on row {id}")));
+            // Only a coordinator that returned early is gone; nobody waits for the event then.
+            let _ = events.send((event, bytes));
+        });
+    }
+
+    fn handle(&mut self, event: Event, bytes: usize) -> std::io::Result<()> {
+        self.active -= 1;
+        self.active_bytes -= bytes;
+        match event {
+            Event::Arrived { fold, arrived } if self.order.needed(&arrived.row.id) => {
+                self.order.arrive(fold, arrived)
+            }
+            Event::Split { row, step, segment, next, children } if self.order.needed(&row.id) => {
+                self.split(row, step, segment, next, children)
+            }
+            Event::Ended { segment, ended } if self.order.needed(&ended.row.id) => self.end(segment, ended),
+            Event::Stopped(_) => Ok(()),
+            Event::Bug(what) => {
+                self.engine.control.stop(StopReason::Fatal(format!("{what}; this is a bug in textmill")));
+                Ok(())
+            }
+            Event::Arrived { .. } | Event::Split { .. } | Event::Ended { .. } => Ok(()),
+        }
+    }
+
+    fn split(
+        &mut self,
+        row: Row,
+        step: usize,
+        segment: usize,
+        next: usize,
+        children: Vec<Fields>,
+    ) -> std::io::Result<()> {
+        let next_segment = self.engine.stages.segment(next);
+        let count = u32::try_from(children.len()).unwrap_or(u32::MAX);
+        for (fields, index) in children.into_iter().zip(0..count) {
+            let child = row.child(index, fields);
+            self.order.open_child(next_segment, child.id.clone());
+            self.ready.insert(child.id.clone(), (child, next));
+        }
+        // The parent ends after its children are open, so that no fold runs ahead of them.
+        let empty = Row { fields: Fields::new(), ..row };
+        self.end(segment, Ended { row: empty, end: End::Split { step, children: count } })
+    }
+
+    fn end(&mut self, segment: usize, ended: Ended) -> std::io::Result<()> {
+        let progress = &self.engine.progress;
+        match &ended.end {
+            End::Kept => progress.kept.fetch_add(1, Ordering::Relaxed),
+            End::Rejected { .. } => progress.rejected.fetch_add(1, Ordering::Relaxed),
+            End::Failed { .. } => progress.failed.fetch_add(1, Ordering::Relaxed),
+            End::Split { .. } => 0,
+        };
+        if !matches!(ended.end, End::Split { .. }) {
+            self.decided += 1;
+            self.decided_kept += u64::from(ended.end == End::Kept);
+        }
+        self.order.end(segment, ended)
+    }
+
+    /// Lets rows pass the folds that they wait at, the last fold first: it frees room.
+    fn pass_folds(&mut self) -> std::io::Result<()> {
+        for fold in (0..self.states.len()).rev() {
+            self.pass(fold)?;
+        }
+        Ok(())
+    }
+
+    /// Lets every row pass a fold that may and has room behind it.
+    fn pass(&mut self, fold: usize) -> std::io::Result<()> {
+        let step = self.engine.stages.step_of_fold(fold);
+        let next = self.engine.stages.stage_of_fold(fold) + 1;
+        while self.has_room() || self.order.next_is_lowest(fold) {
+            let Some(Arrived { row, key }) = self.order.pass(fold)? else { return Ok(()) };
+            let decision = match key {
+                Some(key) => {
+                    self.engine.progress.enter(step);
+                    let decision = self.states[fold].decide(&row.id, key);
+                    self.engine.progress.leave(step);
+                    decision
+                }
+                None => Decision::Keep,
+            };
+            if decision == Decision::KeepAsLast {
+                self.cut_after(&row.id.clone());
+            }
+            match end_of(decision, step) {
+                None => self.start(row, next),
+                Some(end) => self.end(fold + 1, Ended { row, end })?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing above this row is needed any more.
+    fn cut_after(&mut self, id: &RowId) {
+        let away = self.order.cut(id);
+        self.not_needed += away.len() as u64;
+        self.children_not_needed.retain(|parent, _| parent.is_within(id));
+        for parent in away.iter().filter_map(RowId::parent).filter(|parent| parent.is_within(id)) {
+            *self.children_not_needed.entry(parent).or_default() += 1;
+        }
+        self.ready.retain(|row, _| row.is_within(id));
+        self.cut = Some(id.clone());
+        self.source = None;
+        self.engine.control.cut(id.clone());
+    }
+
+    /// Hands on every end that no open row is below of.
+    async fn release(&mut self) -> std::io::Result<()> {
+        while let Some(ended) = self.order.release()? {
+            let kept = ended.end == End::Kept;
+            let id = ended.row.id.clone();
+            self.tally.count(&ended);
+            if self.sink.send(ended).await.is_err() {
+                self.engine.control.stop(StopReason::Fatal("the writer stopped".to_owned()));
+                return Ok(());
+            }
+            self.released_kept += u64::from(kept);
+            if kept && self.engine.until.kept == Some(self.released_kept) {
+                self.cut_after(&id);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Finish {
+        let rows_in = match &self.cut {
+            Some(cut) => self.rows_in.min(cut.ordinal + 1),
+            None => self.rows_in,
+        };
+        for (parent, children) in &self.children_not_needed {
+            self.tally.uncount_children(parent, *children);
+        }
+        let unaccounted = self.order.unaccounted();
+        self.tally.close(rows_in, unaccounted);
+        // A run whose accounts do not balance is not one to publish.
+        let ended = self.source_ended || self.cut.is_some();
+        let complete = ended && unaccounted == 0 && self.tally.balances();
+        let reached = self.engine.until.kept.is_none_or(|wanted| self.released_kept >= wanted);
+        Finish { tally: self.tally, not_needed: self.not_needed, reached, complete }
+    }
+}
+
+async fn next(source: &mut Option<mpsc::Receiver<SourceItem>>) -> Option<SourceItem> {
+    match source {
+        Some(source) => source.recv().await,
+        None => None,
+    }
+}

@@ -1,0 +1,168 @@
+//! A row's way through the steps: the stages, and `advance`, which takes one row as far as it gets.
+//!
+//! One row is one task; it runs maps and awaits calls until it reaches a fold, is split or ends. No
+//! state is shared between rows here.
+
+use serde_json::json;
+
+use crate::engine::{Arrived, End, Ended, Event, Progress};
+use crate::kit::Columns;
+use crate::ops::{Decision, FoldState, Runner};
+use crate::row::{Fields, Outcome, Reason, Row};
+use crate::template::Expression;
+
+/// One runner of one step.
+pub struct Stage {
+    pub step: usize,
+    /// The step's `when`, on its first stage.
+    pub when: Option<Expression>,
+    /// The stage after the step's last one: where rows go that the step does not hold for.
+    pub step_end: usize,
+    pub runner: Runner,
+}
+
+/// All stages of a pipeline, in order.
+pub struct Stages {
+    stages: Vec<Stage>,
+    /// The stage of each fold.
+    folds: Vec<usize>,
+    pub steps: Vec<String>,
+    /// What kept rows are made of, in order.
+    columns: Columns,
+}
+
+/// The runners of one step, ready to be chained.
+pub struct StepRunners {
+    pub name: String,
+    pub when: Option<Expression>,
+    pub runners: Vec<Runner>,
+}
+
+impl Stages {
+    pub fn new(steps: Vec<StepRunners>, columns: Columns) -> Stages {
+        let mut stages: Vec<Stage> = Vec::new();
+        let mut names = Vec::new();
+        for (step, StepRunners { name, mut when, runners }) in steps.into_iter().enumerate() {
+            let step_end = stages.len() + runners.len();
+            for runner in runners {
+                stages.push(Stage { step, when: when.take(), step_end, runner });
+            }
+            names.push(name);
+        }
+        let is_fold = |(_, stage): &(usize, &Stage)| matches!(stage.runner, Runner::Fold(_));
+        let folds = stages.iter().enumerate().filter(is_fold).map(|(index, _)| index).collect();
+        Stages { stages, folds, steps: names, columns }
+    }
+
+    pub fn folds(&self) -> usize {
+        self.folds.len()
+    }
+
+    /// The segment a stage lies in: the number of folds before it.
+    pub fn segment(&self, stage: usize) -> usize {
+        self.folds.partition_point(|fold| *fold < stage)
+    }
+
+    pub fn fold_states(&self) -> Vec<Box<dyn FoldState>> {
+        self.folds
+            .iter()
+            .filter_map(|stage| match &self.stages[*stage].runner {
+                Runner::Fold(fold) => Some(fold.start()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn step_of_fold(&self, fold: usize) -> usize {
+        self.stages[self.folds[fold]].step
+    }
+
+    pub fn stage_of_fold(&self, fold: usize) -> usize {
+        self.folds[fold]
+    }
+
+    /// The step that a row is in which comes from a stage.
+    pub fn step_of_stage(&self, stage: usize) -> usize {
+        self.stages.get(stage).map_or(self.steps.len(), |stage| stage.step)
+    }
+
+    /// Takes a row from a stage as far as it gets on its own.
+    pub async fn advance(&self, mut row: Row, mut at: usize, progress: &Progress) -> Event {
+        while let Some(stage) = self.stages.get(at) {
+            let held = match &stage.when {
+                Some(when) => when.holds(&row.fields),
+                None => Ok(true),
+            };
+            let untouched = match held {
+                Ok(held) => !held,
+                Err(error) => {
+                    let reason = Reason::new("bad_expression", json!({"when": error.message}));
+                    return self.ended(at, row, End::Rejected { step: stage.step, reason });
+                }
+            };
+            if let Runner::Fold(fold) = &stage.runner {
+                let key = if untouched { None } else { Some(fold.key(&row)) };
+                return match key.transpose() {
+                    Ok(key) => Event::Arrived { fold: self.segment(at), arrived: Arrived { row, key } },
+                    Err(reason) => self.ended(at, row, End::Rejected { step: stage.step, reason }),
+                };
+            }
+            if untouched {
+                at = stage.step_end;
+                continue;
+            }
+            progress.enter(stage.step);
+            let id = row.id.clone();
+            let outcome = match &stage.runner {
+                Runner::Map(map) => Ok(map.map(row)),
+                Runner::Call(call) => call.call(row).await,
+                Runner::Fold(_) => return Event::Bug(format!("row {id} reached a fold twice")),
+            };
+            progress.leave(stage.step);
+            match outcome {
+                Ok(Outcome::Keep(kept)) => row = kept,
+                Ok(Outcome::Split(row, children)) => return self.split(at, row, children),
+                Ok(Outcome::Reject(row, reason)) => {
+                    return self.ended(at, row, End::Rejected { step: stage.step, reason });
+                }
+                Ok(Outcome::Fail(row, failure)) => {
+                    return self.ended(at, row, End::Failed { step: stage.step, failure });
+                }
+                Err(_stopped) => return Event::Stopped(id),
+            }
+            at += 1;
+        }
+        let end = self.fit(&mut row);
+        self.ended(self.stages.len(), row, end)
+    }
+
+    fn split(&self, at: usize, row: Row, children: Vec<Fields>) -> Event {
+        let step = self.stages[at].step;
+        Event::Split { row, step, segment: self.segment(at), next: at + 1, children }
+    }
+
+    fn ended(&self, at: usize, row: Row, end: End) -> Event {
+        Event::Ended { segment: self.segment(at), ended: Ended { row, end } }
+    }
+
+    /// A kept row holds exactly the columns that were fixed before the first call.
+    fn fit(&self, row: &mut Row) -> End {
+        for (name, kind) in &self.columns {
+            let value = row.fields.get(name).unwrap_or(&serde_json::Value::Null);
+            if !kind.fits(value) {
+                let evidence = json!({"column": name, "type": kind.to_string(), "value": value});
+                let step = self.steps.len().saturating_sub(1);
+                return End::Rejected { step, reason: Reason::new("type_mismatch", evidence) };
+            }
+        }
+        End::Kept
+    }
+}
+
+/// What a fold decided for a row, as the end it comes to, if it does.
+pub fn end_of(decision: Decision, step: usize) -> Option<End> {
+    match decision {
+        Decision::Keep | Decision::KeepAsLast => None,
+        Decision::Reject(reason) => Some(End::Rejected { step, reason }),
+    }
+}

@@ -1,0 +1,346 @@
+//! The engine on rows in memory: order, cuts, windows, splits, spills. No teacher, no file.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::stages::{Stages, StepRunners};
+use super::{End, Ended, Engine, Finish, Progress, Settings, Until};
+use crate::call::{Control, Stopped};
+use crate::kit::Columns;
+use crate::ops::{CallRow, Decision, FoldKey, FoldRow, FoldState, MapRow, Runner};
+use crate::row::{Fields, Outcome, Reason, Row, RowId};
+
+/// A step from a function.
+struct Map<F>(F);
+
+impl<F: Fn(Row) -> Outcome + Send + Sync> MapRow for Map<F> {
+    fn map(&self, row: Row) -> Outcome {
+        (self.0)(row)
+    }
+}
+
+/// A call that takes a while that hangs on the row, the lower the longer.
+struct Slow {
+    calls: Arc<AtomicU64>,
+    hang: Option<RowId>,
+    control: Control,
+}
+
+impl CallRow for Slow {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+        async move {
+            let millis =
+                if self.hang.as_ref() == Some(&row.id) { 60_000 } else { 1 + 97 * (row.id.ordinal % 7) };
+            if !self.control.wants(&row.id) {
+                return Err(Stopped);
+            }
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Ok(Outcome::Keep(row))
+        }
+        .boxed()
+    }
+}
+
+/// Rejects every row whose number was seen before; keeps at most `limit`.
+struct Distinct {
+    limit: Option<usize>,
+}
+
+struct Seen {
+    keys: Vec<FoldKey>,
+    order: Vec<RowId>,
+    kept: usize,
+    limit: Option<usize>,
+}
+
+impl FoldRow for Distinct {
+    fn key(&self, row: &Row) -> Result<FoldKey, Reason> {
+        Ok(vec![row.fields["n"].as_u64().unwrap()])
+    }
+
+    fn start(&self) -> Box<dyn FoldState> {
+        Box::new(Seen { keys: Vec::new(), order: Vec::new(), kept: 0, limit: self.limit })
+    }
+}
+
+impl FoldState for Seen {
+    fn decide(&mut self, row: &RowId, key: FoldKey) -> Decision {
+        assert!(self.order.last().is_none_or(|last| last < row), "{row} came after {:?}", self.order.last());
+        self.order.push(row.clone());
+        if self.keys.contains(&key) {
+            return Decision::Reject(Reason::new("duplicate", json!(null)));
+        }
+        self.keys.push(key);
+        self.kept += 1;
+        if Some(self.kept) == self.limit { Decision::KeepAsLast } else { Decision::Keep }
+    }
+}
+
+struct Case {
+    rows: u64,
+    steps: Vec<Runner>,
+    settings: Settings,
+    until: Until,
+    control: Control,
+}
+
+impl Case {
+    fn new(rows: u64, steps: Vec<Runner>) -> Case {
+        Case {
+            rows,
+            steps,
+            settings: Settings::default(),
+            until: Until::default(),
+            control: Control::default(),
+        }
+    }
+
+    /// Runs the case; the ends in the order that they were handed on.
+    async fn run(self) -> (Finish, Vec<(String, String)>) {
+        let step = |(index, runner): (usize, Runner)| StepRunners {
+            name: format!("s{index}"),
+            when: None,
+            runners: vec![runner],
+        };
+        let stages = Stages::new(self.steps.into_iter().enumerate().map(step).collect(), Columns::new());
+        let progress = Arc::new(Progress::new(stages.steps.len()));
+        let (sender, source) = mpsc::channel(8);
+        tokio::spawn(async move {
+            for n in 0..self.rows {
+                let fields: Fields = [("n".to_owned(), json!(n % 10))].into_iter().collect();
+                if sender.send(Ok(Row::new(RowId::root(n), fields))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let (sink, mut ends) = mpsc::channel::<Ended>(4);
+        let reading = tokio::spawn(async move {
+            let mut read = Vec::new();
+            while let Some(ended) = ends.recv().await {
+                read.push((ended.row.id.to_string(), name_of(&ended.end)));
+            }
+            read
+        });
+        let engine = Engine {
+            stages: Arc::new(stages),
+            settings: self.settings,
+            until: self.until,
+            control: self.control,
+            progress,
+        };
+        let finish = engine.run(source, sink).await.unwrap();
+        (finish, reading.await.unwrap())
+    }
+}
+
+fn name_of(end: &End) -> String {
+    match end {
+        End::Kept => "kept".to_owned(),
+        End::Rejected { reason, .. } => reason.code.to_string(),
+        End::Failed { failure, .. } => failure.code.to_string(),
+        End::Split { children, .. } => format!("split {children}"),
+    }
+}
+
+fn slow(control: &Control, calls: &Arc<AtomicU64>, hang: Option<RowId>) -> Runner {
+    Runner::Call(Box::new(Slow { calls: Arc::clone(calls), hang, control: control.clone() }))
+}
+
+fn split_in(children: usize) -> Runner {
+    Runner::Map(Box::new(Map(move |row: Row| {
+        let fields = (0..children).map(|index| {
+            let mut fields = row.fields.clone();
+            fields.insert("n".to_owned(), json!(row.id.ordinal * 1000 + index as u64));
+            fields
+        });
+        let fields = fields.collect();
+        Outcome::split(row, fields)
+    })))
+}
+
+fn ids(ends: &[(String, String)], end: &str) -> Vec<String> {
+    ends.iter().filter(|(_, name)| name == end).map(|(id, _)| id.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn folds_see_row_order_and_ends_come_in_row_order() {
+    let (control, calls) = (Control::default(), Arc::default());
+    let steps = vec![
+        slow(&control, &calls, None),
+        Runner::Fold(Box::new(Distinct { limit: None })),
+        slow(&control, &calls, None),
+        Runner::Fold(Box::new(Distinct { limit: None })),
+    ];
+    let (finish, ends) = Case::new(300, steps).run().await;
+    assert_eq!(ids(&ends, "kept"), ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    assert_eq!(ids(&ends, "duplicate").len(), 290);
+    let order: Vec<u64> = ends.iter().map(|(id, _)| id.parse().unwrap()).collect();
+    assert!(order.is_sorted());
+    assert!(finish.tally.balances());
+    assert_eq!((finish.tally.steps[1].rows_in, finish.tally.steps[1].rows_out), (300, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn window_one_with_a_hundred_children_a_row_ends() {
+    let (control, calls) = (Control::default(), Arc::default());
+    let steps = vec![
+        split_in(100),
+        slow(&control, &calls, None),
+        Runner::Fold(Box::new(Distinct { limit: None })),
+        split_in(2),
+    ];
+    let mut case = Case::new(5, steps);
+    case.settings.window_rows = 1;
+    case.settings.active_max = 1;
+    let (finish, ends) = case.run().await;
+    assert_eq!(ids(&ends, "kept").len(), 1000);
+    assert_eq!((finish.tally.split_off, finish.tally.kept), (5 * 99 + 500, 1000));
+    assert!(finish.tally.balances());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_row_may_be_decided_by_a_fold() {
+    let mut case = Case::new(25, vec![Runner::Fold(Box::new(Distinct { limit: None }))]);
+    case.settings.active_max = 1;
+    let (finish, ends) = case.run().await;
+    assert_eq!((ends.len(), ids(&ends, "kept").len(), finish.complete), (25, 10, true));
+    assert!(finish.tally.balances());
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_wait_spill_and_come_back() {
+    let (control, calls) = (Control::default(), Arc::default());
+    let steps =
+        vec![slow(&control, &calls, Some(RowId::root(0))), Runner::Fold(Box::new(Distinct { limit: None }))];
+    let mut case = Case::new(2000, steps);
+    case.settings.held_bytes_max = 10_000;
+    let started = tokio::time::Instant::now();
+    let (finish, ends) = case.run().await;
+    assert_eq!(ends.len(), 2000);
+    assert!(finish.tally.balances());
+    // Everything else was done while row 0 hung.
+    assert!(started.elapsed() < Duration::from_secs(62), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_cuts_what_is_upstream_and_counts_nothing_above_it() {
+    let (control, calls): (Control, Arc<AtomicU64>) = (Control::default(), Arc::default());
+    let odd = Map(|row: Row| {
+        if row.id.ordinal % 2 == 1 {
+            Outcome::Reject(row, Reason::new("odd", json!(null)))
+        } else {
+            Outcome::Keep(row)
+        }
+    });
+    let steps = vec![
+        Runner::Map(Box::new(odd)),
+        slow(&control, &calls, None),
+        Runner::Fold(Box::new(Distinct { limit: Some(4) })),
+    ];
+    let mut case = Case::new(100_000, steps);
+    case.control = control;
+    case.settings.active_max = 50;
+    let (finish, ends) = case.run().await;
+    assert_eq!(ids(&ends, "kept"), ["0", "2", "4", "6"]);
+    assert_eq!(ids(&ends, "odd"), ["1", "3", "5"]);
+    assert_eq!(finish.tally.rows_in, 7);
+    assert!(finish.tally.balances());
+    assert!(finish.not_needed > 0 && calls.load(Ordering::Relaxed) < 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_kept_gives_the_first_in_row_order_exactly() {
+    let (control, calls): (Control, Arc<AtomicU64>) = (Control::default(), Arc::default());
+    let third = Map(|row: Row| {
+        if row.id.ordinal.is_multiple_of(3) {
+            Outcome::Keep(row)
+        } else {
+            Outcome::Reject(row, Reason::new("no", json!(null)))
+        }
+    });
+    let steps = vec![slow(&control, &calls, None), Runner::Map(Box::new(third))];
+    let mut case = Case::new(100_000, steps);
+    case.control = control;
+    case.until = Until { kept: Some(20), tried: None };
+    let (finish, ends) = case.run().await;
+    let expected: Vec<String> = (0..20).map(|n| (n * 3).to_string()).collect();
+    assert_eq!(ids(&ends, "kept"), expected);
+    assert_eq!((finish.tally.rows_in, finish.reached), (58, true));
+    assert!(finish.tally.balances());
+    // The yield is a third: about 58 rows are needed, and admission looks ahead by no more than it says.
+    assert!(calls.load(Ordering::Relaxed) < 100, "{} calls", calls.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_tried_is_a_hard_cap_and_says_that_it_fell_short() {
+    let none = Map(|row: Row| Outcome::Reject(row, Reason::new("no", json!(null))));
+    let mut case = Case::new(1000, vec![Runner::Map(Box::new(none))]);
+    case.until = Until { kept: Some(5), tried: Some(37) };
+    let (finish, ends) = case.run().await;
+    assert_eq!((ends.len(), finish.reached, finish.tally.rows_in), (37, false, 37));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_through_children_keeps_the_balance() {
+    let mut case = Case::new(50, vec![split_in(10), Runner::Fold(Box::new(Distinct { limit: Some(25) }))]);
+    case.settings.active_max = 400;
+    let (finish, ends) = case.run().await;
+    assert_eq!(ids(&ends, "kept").len(), 25);
+    assert_eq!(ids(&ends, "kept").last().unwrap(), "2.4");
+    assert_eq!((finish.tally.rows_in, finish.tally.split_off), (3, 22));
+    assert_eq!((finish.tally.steps[0].split_off, finish.tally.steps[1].rows_out), (22, 25));
+    assert!(finish.tally.balances());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_last_row_of_a_limit_splits_into_is_needed() {
+    let (control, calls) = (Control::default(), Arc::default());
+    let steps =
+        vec![Runner::Fold(Box::new(Distinct { limit: Some(2) })), split_in(3), slow(&control, &calls, None)];
+    let mut case = Case::new(50, steps);
+    case.control = control;
+    let (finish, ends) = case.run().await;
+    assert_eq!(ids(&ends, "kept"), ["0.0", "0.1", "0.2", "1.0", "1.1", "1.2"]);
+    assert!(finish.tally.balances() && finish.complete);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_run_leaves_rows_open_and_hands_on_the_prefix() {
+    let (control, calls) = (Control::default(), Arc::default());
+    let steps = vec![slow(&control, &calls, Some(RowId::root(3)))];
+    let mut case = Case::new(500, steps);
+    case.control = control.clone();
+    case.settings.active_max = 10;
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        control.stop(crate::call::StopReason::Interrupted);
+    });
+    let (finish, ends) = case.run().await;
+    // Calls in flight were finished, row 3's too; the source was not read to its end.
+    assert!(finish.tally.balances() && !finish.complete);
+    assert!(ends.len() < 500);
+    let order: Vec<u64> = ends.iter().map(|(id, _)| id.parse().unwrap()).collect();
+    assert_eq!(order, (0..ends.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_step_stops_the_run_and_loses_no_row() {
+    let control = Control::default();
+    let bad = Map(|row: Row| {
+        assert!(row.id.ordinal != 5, "boom");
+        Outcome::Keep(row)
+    });
+    let mut case = Case::new(20, vec![Runner::Map(Box::new(bad))]);
+    case.control = control.clone();
+    let (finish, _) = case.run().await;
+    assert!(finish.tally.balances());
+    assert!(finish.tally.open >= 1);
+    assert!(control.reason().unwrap().sentence().contains("panicked on row 5"));
+}
