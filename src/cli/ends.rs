@@ -1,0 +1,159 @@
+//! The final accounts of a run, as people and programs read them.
+
+use std::sync::atomic::Ordering;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use crate::call::Desk;
+use crate::call::budget::usd;
+use crate::cli::show;
+use crate::engine::tally::StepTally;
+use crate::run::Report;
+
+/// The table of ends, the balance, the calls and what a kept row cost.
+pub fn table(report: &Report, desk: &Desk) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["step", "in", "out", "split off", "rejected", "failed"]);
+    for step in &report.tally.steps {
+        table.add_row([
+            step.step.clone(),
+            step.rows_in.to_string(),
+            step.rows_out.to_string(),
+            step.split_off.to_string(),
+            reasons(&step.rejected),
+            reasons(&step.failed),
+        ]);
+    }
+    let tally = &report.tally;
+    let mut lines = vec![table.to_string()];
+    lines.push(format!(
+        "{} rows in + {} split off = {} kept + {} rejected + {} failed + {} open{}",
+        tally.rows_in,
+        tally.split_off,
+        tally.kept,
+        tally.rejected,
+        tally.failed,
+        tally.open,
+        if tally.balances() { "" } else { "  (THIS DOES NOT BALANCE; this is a bug in textmill)" }
+    ));
+    if report.not_needed > 0 {
+        lines.push(format!("{} rows were started and turned out not to be needed", report.not_needed));
+    }
+    lines.extend(calls(report, desk));
+    lines.push(match &report.published {
+        Some(published) => format!(
+            "{} rows in {}{}",
+            published.rows,
+            published.folder.display(),
+            if published.partial { " (partial)" } else { "" }
+        ),
+        None if report.preview.is_some() => {
+            "a preview: nothing was published; `--show` shows its rows".to_owned()
+        }
+        None => format!("nothing was published; what this run decided is in {}", report.folder.display()),
+    });
+    lines.join("\n")
+}
+
+fn reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
+    let total: u64 = counts.values().sum();
+    if total == 0 {
+        return "0".to_owned();
+    }
+    let listed: Vec<String> = counts.iter().map(|(code, count)| format!("{code} {count}")).collect();
+    format!("{total}: {}", listed.join(", "))
+}
+
+/// One line for the calls and one for the money.
+fn calls(report: &Report, desk: &Desk) -> Vec<String> {
+    let (mut made, mut stored, mut tokens_in, mut tokens_out, mut nano, mut unpriced) = (0, 0, 0, 0, 0, 0);
+    let mut faults: std::collections::BTreeMap<&str, u64> = Default::default();
+    for counts in desk.monitor.steps().values() {
+        made += counts.calls.load(Ordering::Relaxed);
+        stored += counts.hits.load(Ordering::Relaxed);
+        tokens_in += counts.tokens_in.load(Ordering::Relaxed);
+        tokens_out += counts.tokens_out.load(Ordering::Relaxed);
+        nano += counts.usd_nano.load(Ordering::Relaxed);
+        unpriced += counts.unpriced.load(Ordering::Relaxed);
+        for (code, count) in counts.faults() {
+            *faults.entry(code).or_default() += count;
+        }
+    }
+    if made + stored == 0 && faults.is_empty() {
+        return Vec::new();
+    }
+    let seconds = (report.ended_unix_ms - report.started_unix_ms) as f64 / 1000.0;
+    let mut lines = vec![format!(
+        "{made} calls ({tokens_in} tokens in, {tokens_out} out), {stored} replies from the store, in {seconds:.1} s"
+    )];
+    if !faults.is_empty() {
+        let listed: Vec<String> = faults.iter().map(|(code, count)| format!("{code} {count}")).collect();
+        lines.push(format!("calls that were sent again or given up: {}", listed.join(", ")));
+    }
+    let cost = match (made, unpriced) {
+        (0, _) => "nothing was paid".to_owned(),
+        (_, 0) => format!("{} USD", usd(nano)),
+        (made, unpriced) if unpriced == made => "cost unknown: the teachers have no `price`".to_owned(),
+        (_, unpriced) => format!("{} USD and {unpriced} calls of unknown price", usd(nano)),
+    };
+    let each = match nano.checked_div(report.tally.kept) {
+        Some(each) if each > 0 => format!(", {} USD per kept row", usd(each)),
+        _ => String::new(),
+    };
+    lines.push(format!("{cost}{each}"));
+    lines
+}
+
+/// What the accounts could not be sure of.
+pub fn warnings(report: &Report, desk: &Desk) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (step, counts) in desk.monitor.steps() {
+        let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+        let (calls, uncounted) = (count(&counts.calls), count(&counts.uncounted));
+        let matters = desk.budget.is_capped() || count(&counts.unpriced) < calls;
+        let Some(name) = report.tally.steps.get(step).map(|step: &StepTally| &step.step) else { continue };
+        if uncounted > 0 && matters {
+            warnings.push(format!(
+                "step `{name}`: the server did not say how many tokens {uncounted} of {calls} calls took; \
+                 these are counted at their worst case"
+            ));
+        }
+    }
+    warnings
+}
+
+/// The accounts for programs.
+pub fn json(report: &Report, desk: &Desk) -> Value {
+    let steps = desk.monitor.steps();
+    let calls: serde_json::Map<String, Value> = steps
+        .into_iter()
+        .filter_map(|(step, counts)| {
+            let name = report.tally.steps.get(step).map(|step: &StepTally| step.step.clone())?;
+            Some((name, counts.to_json()))
+        })
+        .collect();
+    json!({
+        "run": report.id,
+        "tally": report.tally,
+        "balances": report.tally.balances(),
+        "not_needed": report.not_needed,
+        "calls": calls,
+        "stopped": report.stopped.as_ref().map(crate::call::StopReason::sentence),
+        "dataset": report.published.as_ref().map(|published| published.folder.display().to_string()),
+        "partial": report.published.as_ref().is_some_and(|published| published.partial),
+        "folder": report.folder.display().to_string(),
+        "seconds": (report.ended_unix_ms - report.started_unix_ms) as f64 / 1000.0,
+    })
+}
+
+/// The rows that a run kept and rejected, for `--show`.
+pub fn rows(report: &Report) -> String {
+    let kept = report.published.as_ref().map(|published| published.folder.clone());
+    let kept = kept.or_else(|| report.preview.clone());
+    let mut text = kept.map(|kept| show::rows_of(&kept, "kept", 20)).unwrap_or_default();
+    text.push_str(&show::rows_of(&report.folder.join("rejects"), "rejected", 20));
+    text.push_str(&show::rows_of(&report.folder.join("failures"), "failed", 20));
+    text
+}

@@ -1,0 +1,259 @@
+//! `textmill plan`: what a run would take, before it is paid.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde_json::{Value, json};
+
+use crate::call::budget::usd;
+use crate::cli::load::{Loaded, load, secrets};
+use crate::cli::{Exit, PipelineArgs, fail, print, runtime};
+use crate::pipeline::check::Pipeline;
+use crate::run::plan::estimate::Interval;
+use crate::run::plan::{Plan, plan};
+use crate::run::{Options, workspace};
+use crate::store::{Access, Store};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Plan a run of only the source's first rows.
+    #[arg(long, value_name = "N")]
+    rows: Option<u64>,
+    /// Which drawing of the dataset to plan.
+    #[arg(long, default_value = "0")]
+    epoch: String,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn main(args: &Args) -> Exit {
+    let Some(Loaded { pipeline, source }) = load(&args.pipeline, false) else { return Exit::Failed };
+    let store = match Store::open(&workspace(&pipeline.base), Access::Read) {
+        Ok(store) => store,
+        Err(error) => return fail(error),
+    };
+    let options = Options { rows: args.rows, epoch: args.epoch.clone(), ..Options::default() };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(error),
+    };
+    match runtime.block_on(plan(&pipeline, &store, &options)) {
+        Ok(plan) if args.json => print(&format!("{:#}\n", to_json(&plan, &pipeline))),
+        Ok(plan) => print(&shown(&plan, &pipeline)),
+        Err(error) => return source.failed(&error),
+    }
+    Exit::Done
+}
+
+fn shown(plan: &Plan, pipeline: &Pipeline) -> String {
+    let mut lines = vec![head(plan)];
+    if plan.steps.is_empty() {
+        lines.push("no step asks a teacher: the run costs nothing".to_owned());
+    } else {
+        lines.push(table(plan));
+        lines.push(total(plan));
+    }
+    lines.extend(notes(plan));
+    lines.extend(edits(plan));
+    lines.extend(budget(plan));
+    lines.extend(secrets(pipeline));
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+fn head(plan: &Plan) -> String {
+    let mut head = format!("{}, epoch {}: {} source rows", plan.pipeline, plan.epoch, counted(plan.rows));
+    if plan.rows != Interval::exact(plan.rows_walked) {
+        head.push_str(&format!("; numbers are scaled from {} of them", plan.rows_walked));
+    }
+    head
+}
+
+fn table(plan: &Plan) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["step", "asks", "in store", "calls", "tokens in", "tokens out", "USD"]);
+    for step in &plan.steps {
+        let estimate = &step.estimate;
+        table.add_row([
+            step.step.clone(),
+            format!("{} ({})", step.teacher, step.model),
+            counted(estimate.from_store),
+            counted(estimate.calls),
+            counted(estimate.tokens_in),
+            counted(estimate.tokens_out),
+            match estimate.usd_nano {
+                _ if estimate.calls == Interval::exact(0) => "0".to_owned(),
+                Some(nano) => dollars(nano),
+                None => "unknown".to_owned(),
+            },
+        ]);
+    }
+    table.to_string()
+}
+
+fn total(plan: &Plan) -> String {
+    format!(
+        "in all: {} calls, {} tokens in, {} tokens out, {}",
+        counted(plan.total(|step| step.calls)),
+        counted(plan.total(|step| step.tokens_in)),
+        counted(plan.total(|step| step.tokens_out)),
+        match plan.usd_nano() {
+            Some(nano) => format!("{} USD", dollars(nano)),
+            None => "cost unknown: a teacher has no `price`".to_owned(),
+        },
+    )
+}
+
+/// What the numbers rest on, where that is little.
+fn notes(plan: &Plan) -> Vec<String> {
+    let mut notes = Vec::new();
+    let calls = plan.steps.iter().filter(|step| step.estimate.calls != Interval::exact(0));
+    let open: Vec<String> = calls
+        .filter(|step| step.estimate.tokens_in.high.is_none())
+        .map(|step| format!("`{}`", step.step))
+        .collect();
+    if !open.is_empty() && plan.rows.high.is_some() {
+        notes.push(format!(
+            "the prompts of {} need answers that are not there yet; `textmill run … --rows 20` makes some, and \
+             what they cost is not paid again",
+            open.join(", ")
+        ));
+    }
+    if !plan.not_taken.is_empty() {
+        notes.push(format!(
+            "a plan starts no programs: behind {} all rows count as passing",
+            plan.not_taken.iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    if plan.total(|step| step.calls) != Interval::exact(0) {
+        notes.push("answers that cannot be used and calls that fail are asked again on top".to_owned());
+    }
+    notes
+}
+
+fn edits(plan: &Plan) -> Vec<String> {
+    let line = |edit: &crate::run::plan::Edit| {
+        let (step, run, calls) = (&edit.step, &edit.run, edit.calls_again);
+        if edit.follows {
+            format!(
+                "step `{step}` follows one that asks anew: up to {calls} calls of run {run} are made again"
+            )
+        } else {
+            format!("step `{step}` asks something new: {calls} calls of run {run} are made again")
+        }
+    };
+    plan.edits.iter().map(line).collect()
+}
+
+fn budget(plan: &Plan) -> Vec<String> {
+    let spent = plan.spent.worst();
+    let tokens = plan.total(|step| step.tokens_in).plus(plan.total(|step| step.tokens_out));
+    let caps = [
+        ("USD", plan.caps.usd_nano, spent.usd_nano, plan.usd_nano()),
+        ("tokens", plan.caps.tokens, spent.tokens, Some(tokens)),
+        ("calls", plan.caps.calls, spent.calls, Some(plan.total(|step| step.calls))),
+    ];
+    let lines = caps.into_iter().filter_map(|(unit, cap, spent, planned)| {
+        let cap = cap?;
+        let left = cap.saturating_sub(spent);
+        let verdict = match planned {
+            None => "whether this plan fits cannot be told",
+            Some(Interval { high: Some(high), .. }) if high <= left => "this plan fits",
+            Some(Interval { low, .. }) if low > left => {
+                "this plan does not fit: the run will stop at the cap and can go on with a higher one"
+            }
+            Some(_) => "this plan may not fit: the run stops at the cap and can go on with a higher one",
+        };
+        let word = |amount: u64| if unit == "USD" { usd(amount) } else { amount.to_string() };
+        Some(format!("budget: {} {unit}, of which {} are spent; {verdict}", word(cap), word(spent)))
+    });
+    lines.collect()
+}
+
+fn counted(interval: Interval) -> String {
+    match interval {
+        Interval { low, high: Some(high) } if low == high => low.to_string(),
+        Interval { low, high: Some(high) } => format!("{low}–{high}"),
+        Interval { low: 0, high: None } => "unknown".to_owned(),
+        Interval { low, high: None } => format!("{low} or more"),
+    }
+}
+
+/// Nano-dollars as dollars, rounded outward: to cents from one dollar on, to hundredths of a cent below.
+fn dollars(nano: Interval) -> String {
+    let Interval { low, high } = nano;
+    let unit = |nano: u64| if nano >= 1_000_000_000 { 10_000_000 } else { 100_000 };
+    let low = low / unit(low) * unit(low);
+    match high.map(|high| high.div_ceil(unit(high)).saturating_mul(unit(high))) {
+        Some(high) if high == low => usd(low),
+        Some(high) => format!("{}–{}", usd(low), usd(high)),
+        None => format!("{} or more", usd(low)),
+    }
+}
+
+fn to_json(plan: &Plan, pipeline: &Pipeline) -> Value {
+    let money = |nano: Option<Interval>| {
+        nano.map(
+            |nano| json!({"low": nano.low as f64 / 1e9, "high": nano.high.map(|high| high as f64 / 1e9)}),
+        )
+    };
+    let steps = plan.steps.iter().map(|step| {
+        json!({
+            "step": step.step,
+            "teacher": step.teacher,
+            "model": step.model,
+            "from_store": step.estimate.from_store,
+            "calls": step.estimate.calls,
+            "tokens_in": step.estimate.tokens_in,
+            "tokens_out": step.estimate.tokens_out,
+            "usd": money(step.estimate.usd_nano),
+            "replies_seen": step.replies_seen,
+        })
+    });
+    let spent = plan.spent.worst();
+    let secrets = pipeline.secrets().into_iter().map(
+        |secret| json!({"teacher": secret.teacher, "variable": secret.variable, "goes_to": secret.goes_to}),
+    );
+    json!({
+        "pipeline": plan.pipeline,
+        "epoch": plan.epoch,
+        "rows": plan.rows,
+        "rows_walked": plan.rows_walked,
+        "steps": steps.collect::<Vec<Value>>(),
+        "calls": plan.total(|step| step.calls),
+        "usd": money(plan.usd_nano()),
+        "edits": plan.edits,
+        "not_taken": plan.not_taken,
+        "budget": {
+            "usd": plan.caps.usd_nano.map(|cap| cap as f64 / 1e9),
+            "tokens": plan.caps.tokens,
+            "calls": plan.caps.calls,
+        },
+        "spent": {"usd": spent.usd_nano as f64 / 1e9, "tokens": spent.tokens, "calls": spent.calls},
+        "secrets": secrets.collect::<Vec<Value>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_words() {
+        let check = |low, high, expected: &str| assert_eq!(counted(Interval { low, high }), expected);
+        check(3, Some(3), "3");
+        check(3, Some(4), "3–4");
+        check(0, None, "unknown");
+        check(3, None, "3 or more");
+    }
+
+    #[test]
+    fn money_is_rounded_outward() {
+        let check = |low, high, expected: &str| assert_eq!(dollars(Interval { low, high }), expected);
+        check(1_234_567, Some(1_994_999_999), "0.0012–2");
+        check(0, Some(0), "0");
+        check(2_009_999_999, None, "2 or more");
+    }
+}

@@ -1,0 +1,303 @@
+//! `textmill show`: rows of a dataset, rejects or failures, as people read them, and the way back from
+//! one row to every prompt and reply it is made of.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::cli::load::{Loaded, load};
+use crate::cli::{Exit, PipelineArgs, fail, print, say};
+use crate::data::read::{ReadError, read_dataset};
+use crate::row::{Fields, RowId, Value};
+use crate::run::output::CALLS;
+use crate::run::trace::{self, Found, TracedCall};
+use crate::run::workspace;
+use crate::store::{Access, Store};
+use crate::teacher::Role;
+
+/// Characters of one field that are shown.
+const FIELD_CHARS_MAX: usize = 2000;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A pipeline file, a dataset's folder, or a data file.
+    path: PathBuf,
+    /// Of a pipeline: the rows that it published. That is the default.
+    #[arg(long, group = "which")]
+    kept: bool,
+    /// Of a pipeline: the rows that its latest run rejected.
+    #[arg(long, group = "which")]
+    rejected: bool,
+    /// Of a pipeline: the rows that failed in its latest run.
+    #[arg(long, group = "which")]
+    failed: bool,
+    /// Trace one row back through every prompt and reply: its `textmill_row`, such as `17` or `17.3`.
+    #[arg(long, value_name = "ID")]
+    row: Option<String>,
+    /// Rows to show.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+    /// Print rows as JSON, one a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Rows to look at, and what they are.
+struct Place {
+    heading: &'static str,
+    path: PathBuf,
+}
+
+pub fn main(args: &Args) -> Exit {
+    let (places, workspace) = match places(args) {
+        Ok(places) => places,
+        Err(exit) => return exit,
+    };
+    match (&args.row, places.first()) {
+        (Some(row), _) => show_row(args, row, &places, &workspace),
+        (None, Some(place)) => show_rows(args, place),
+        (None, None) => Exit::Done,
+    }
+}
+
+/// Where to look, the likeliest place first, and the workspace that the rows belong to.
+fn places(args: &Args) -> Result<(Vec<Place>, PathBuf), Exit> {
+    let is_pipeline =
+        args.path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    if !is_pipeline {
+        if args.rejected || args.failed {
+            return Err(fail(
+                "`--rejected` and `--failed` need a pipeline file: rejects and failures lie with its runs",
+            ));
+        }
+        let folder = args.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let place = Place { heading: "row", path: args.path.clone() };
+        return Ok((vec![place], workspace(folder.unwrap_or(Path::new(".")))));
+    }
+    let pipeline = PipelineArgs { pipeline: args.path.clone(), sets: Vec::new() };
+    let Some(Loaded { pipeline, .. }) = load(&pipeline, false) else { return Err(Exit::Failed) };
+    let workspace = workspace(&pipeline.base);
+    let all = !(args.kept || args.rejected || args.failed) && args.row.is_some();
+    let mut places = Vec::new();
+    if all || !(args.rejected || args.failed) {
+        places.push(Place { heading: "kept", path: pipeline.base.join(&pipeline.file.save.parquet) });
+    }
+    if all || args.rejected || args.failed {
+        let store = Store::open(&workspace, Access::Read).map_err(fail)?;
+        let run = trace::latest_run_folder(&store, &workspace, &pipeline.file.name).map_err(fail)?;
+        if run.is_none() && !all {
+            return Err(fail(format_args!("`{}` has not run here yet", pipeline.file.name)));
+        }
+        for (heading, folder, asked) in
+            [("rejected", "rejects", args.rejected), ("failed", "failures", args.failed)]
+        {
+            if let Some(run) = run.as_ref().filter(|_| all || asked) {
+                places.push(Place { heading, path: run.join(folder) });
+            }
+        }
+    }
+    // Of several places, those are looked at that are there.
+    if places.iter().any(|place| place.path.exists()) {
+        places.retain(|place| place.path.exists());
+    }
+    match places.first() {
+        Some(place) if place.path.exists() => Ok((places, workspace)),
+        Some(place) if place.heading == "kept" => {
+            let name = args.path.display();
+            Err(fail(format_args!(
+                "nothing is published yet: there is no `{}`\nhint: textmill run {name}",
+                place.path.display()
+            )))
+        }
+        _ => Err(fail("the latest run has not written its rejects and failures (yet)")),
+    }
+}
+
+fn show_rows(args: &Args, place: &Place) -> Exit {
+    let rows = match read_dataset(&place.path) {
+        Ok(rows) => rows,
+        Err(error) => return unreadable(&error),
+    };
+    let mut shown = 0;
+    for row in rows.take(args.limit) {
+        match row {
+            Ok(fields) if args.json => print(&format!("{}\n", Value::Object(fields))),
+            Ok(fields) => print(&one(&fields, place.heading)),
+            Err(error) => return unreadable(&error),
+        }
+        shown += 1;
+    }
+    if shown == 0 && args.limit > 0 {
+        say(format_args!("no rows in {}", place.path.display()));
+    }
+    Exit::Done
+}
+
+/// Shows a row and all its calls.
+fn show_row(args: &Args, id: &str, places: &[Place], workspace: &Path) -> Exit {
+    if let Err(message) = id.parse::<RowId>() {
+        return fail(message);
+    }
+    let mut untraced = None;
+    for place in places {
+        match trace::find(&place.path, id) {
+            Ok(Found::Row(fields)) => return show_traced(args, place, &fields, workspace),
+            Ok(Found::NoProvenance) => untraced = Some(place),
+            Ok(Found::Nothing) => {}
+            Err(error) => return unreadable(&error),
+        }
+    }
+    if let Some(place) = untraced {
+        return fail(format_args!(
+            "the rows of `{}` do not say where they come from\n\
+             hint: set `provenance: true` under `save:` and run again; its replies are in the store, so that costs nothing",
+            place.path.display()
+        ));
+    }
+    let looked: Vec<String> = places.iter().map(|place| format!("`{}`", place.path.display())).collect();
+    fail(format_args!("there is no row `{id}` in {}", looked.join(", ")))
+}
+
+fn show_traced(args: &Args, place: &Place, fields: &Fields, workspace: &Path) -> Exit {
+    let calls = Store::open(workspace, Access::Read).and_then(|store| trace::calls(fields, &store));
+    let calls = match calls {
+        Ok(calls) => calls,
+        Err(error) => return fail(error),
+    };
+    if args.json {
+        let calls: Vec<Value> = calls.iter().map(call_json).collect();
+        print(&format!("{}\n", json!({"end": place.heading, "row": fields, "calls": calls})));
+        return Exit::Done;
+    }
+    print(&one(fields, place.heading));
+    if calls.is_empty() {
+        say("no call of this row was answered");
+    }
+    for (index, call) in calls.iter().enumerate() {
+        print(&call_text(index + 1, call));
+    }
+    Exit::Done
+}
+
+fn call_json(call: &TracedCall) -> Value {
+    let parsed = |text: &[u8]| {
+        serde_json::from_slice(text)
+            .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(text).into_owned()))
+    };
+    json!({
+        "step": call.step,
+        "teacher": call.teacher,
+        "model": call.model,
+        "key": call.key,
+        "attempts": call.attempts,
+        "request": call.stored.as_ref().map(|stored| parsed(&stored.request)),
+        "reply": call.stored.as_ref().map(|stored| parsed(stored.reply.as_bytes())),
+    })
+}
+
+fn call_text(number: usize, call: &TracedCall) -> String {
+    let head = format!("call {number}: step `{}` asked `{}` ({})", call.step, call.teacher, call.model);
+    let mut text = format!("── {} ──\n", escaped(&head));
+    let Some(stored) = &call.stored else {
+        text.push_str(&format!("the store has no reply `{}` any more\n\n", escaped(&call.key)));
+        return text;
+    };
+    for message in &stored.exchange.messages {
+        let role = match message.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        text.push_str(&block(role, &message.content));
+    }
+    if stored.exchange.messages.is_empty() {
+        text.push_str(&block("request", &String::from_utf8_lossy(&stored.request)));
+    }
+    let reply = stored.exchange.answer.as_ref().map_or(stored.reply.as_str(), |answer| answer.text.as_str());
+    text.push_str(&block("reply", reply));
+    text.push('\n');
+    text
+}
+
+/// A whole text under a name, no line of which a terminal would obey.
+fn block(name: &str, text: &str) -> String {
+    let lines: String = text.lines().map(|line| format!("  {}\n", escaped(line))).collect();
+    format!("{name}:\n{lines}")
+}
+
+fn unreadable(error: &ReadError) -> Exit {
+    match &error.hint {
+        Some(hint) => fail(format_args!("{error}\nhint: {hint}")),
+        None => fail(error),
+    }
+}
+
+/// The first rows of a dataset or of a folder of parts, under a heading.
+pub fn rows_of(folder: &Path, heading: &str, rows_max: usize) -> String {
+    let Ok(rows) = read_dataset(folder) else { return String::new() };
+    let mut text = String::new();
+    for row in rows.take(rows_max) {
+        match row {
+            Ok(fields) => text.push_str(&one(&fields, heading)),
+            Err(error) => text.push_str(&format!("error: {error}\n")),
+        }
+    }
+    text
+}
+
+/// One row: a line for each short field, a block for each long one. Its calls are shown with `--row`.
+fn one(fields: &Fields, heading: &str) -> String {
+    let mut text = format!("── {heading} ──\n");
+    for (name, value) in fields.iter().filter(|(name, value)| *name != CALLS && !value.is_null()) {
+        let shown = shown(value);
+        if shown.contains('\n') {
+            text.push_str(&format!("{name}:\n"));
+            for line in shown.lines() {
+                text.push_str(&format!("  {line}\n"));
+            }
+        } else {
+            text.push_str(&format!("{name}: {shown}\n"));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// A value for a terminal: what models wrote cannot move the cursor or colour the screen.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let cut: String = text.chars().take(FIELD_CHARS_MAX).collect();
+    let more = if cut.len() < text.len() { " […]" } else { "" };
+    let lines: Vec<String> = cut.lines().map(escaped).collect();
+    format!("{}{more}", lines.join("\n"))
+}
+
+/// A line that cannot move the cursor, colour the screen or turn the direction of writing.
+pub fn escaped(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    for c in line.chars() {
+        let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if (c.is_control() && c != '\t') || reorders {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_models_wrote_cannot_command_a_terminal() {
+        let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
+        check("a\u{1b}[31mb", "a\\u{1b}[31mb");
+        check("a\u{9b}b\u{202e}c", "a\\u{9b}b\\u{202e}c");
+        check("a\tb é", "a\tb é");
+    }
+}

@@ -1,0 +1,379 @@
+//! One run of a pipeline: everything put together, from the store to the published dataset.
+//!
+//! Builds what the check approved, starts what must be started, feeds the engine, writes what comes out
+//! and publishes it in one step. The command line and the scheduler start runs here and nowhere else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use serde_json::json;
+
+use crate::call::{Budget, Caps, Control, Desk, StopReason};
+use crate::clock;
+use crate::data::hash::text_hash;
+use crate::data::manifest::SourceRecord;
+use crate::engine::stages::{Stages, StepRunners};
+use crate::engine::tally::Tally;
+use crate::engine::{Engine, Finish, Progress, Settings, Until};
+use crate::kit::Kit;
+use crate::pipeline::check::Pipeline;
+use crate::problem::Problem;
+use crate::store::{NewRun, RunStatus, Store, StoreError};
+use crate::teacher::process::MINIMAL_ENV;
+use crate::teacher::wire::Teacher;
+
+#[cfg(test)]
+mod fixture;
+pub mod output;
+pub mod plan;
+pub mod source;
+mod sources;
+pub mod teachers;
+pub mod trace;
+pub mod trial;
+
+pub use output::Published;
+
+/// What a user may ask of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only the source's first rows.
+    pub rows: Option<u64>,
+    /// Steps whose calls are made anew.
+    pub fresh: Vec<String>,
+    /// Ask again what a server declined.
+    pub retry_failed: bool,
+    pub epoch: String,
+    /// Publish the longest finished prefix of a run that stops early, marked partial.
+    pub partial: bool,
+    /// How far the engine may run ahead; for tests and tuning.
+    pub settings: Settings,
+}
+
+/// What the command line knows of the machine.
+pub struct Machine {
+    /// Looks up an environment variable.
+    pub env: fn(&str) -> Option<String>,
+    /// What to put before a `start:` command so that it does not outlive us.
+    pub guard: Vec<OsString>,
+}
+
+impl Machine {
+    /// The environment variables that the commands of a pipeline get.
+    pub fn minimal_environment(&self) -> Vec<(String, String)> {
+        MINIMAL_ENV.iter().filter_map(|name| Some(((*name).to_owned(), (self.env)(name)?))).collect()
+    }
+}
+
+/// A run that is ready to go.
+pub struct Run {
+    pub id: String,
+    pub control: Control,
+    pub desk: Arc<Desk>,
+    pub progress: Arc<Progress>,
+    /// What the user should know before anything is asked.
+    pub warnings: Vec<Problem>,
+    pipeline: Arc<Pipeline>,
+    sources: Vec<SourceRecord>,
+    file_text: String,
+    file_hash: String,
+    options: Options,
+    store: Store,
+    teachers: teachers::Started,
+    environment: Arc<[(String, String)]>,
+    folder: PathBuf,
+}
+
+/// How a run went.
+pub struct Report {
+    pub id: String,
+    pub tally: Tally,
+    pub stopped: Option<StopReason>,
+    pub not_needed: u64,
+    /// Whether `until.kept` was reached, when it was asked for.
+    pub reached: bool,
+    pub published: Option<Published>,
+    /// Where the kept rows of a preview are.
+    pub preview: Option<PathBuf>,
+    /// Where rejects and failures are.
+    pub folder: PathBuf,
+    pub started_unix_ms: i64,
+    pub ended_unix_ms: i64,
+}
+
+/// Why a run could not start or could not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the run cannot start")]
+    Problems(Vec<Problem>),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Write(#[from] crate::data::write::WriteError),
+    #[error("{0}")]
+    Io(String),
+}
+
+/// The nearest folder above a pipeline file that has a `.textmill/`, else the file's own folder.
+pub fn workspace(base: &Path) -> PathBuf {
+    let full = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
+    let found = full.ancestors().find(|folder| folder.join(".textmill").is_dir()).map(Path::to_owned);
+    found.unwrap_or(full)
+}
+
+impl Run {
+    /// Opens the store, checks the target, starts the teachers. Nothing is asked yet.
+    pub async fn prepare(
+        pipeline: Pipeline,
+        file_text: String,
+        store: Store,
+        workspace: &Path,
+        options: Options,
+        machine: &Machine,
+    ) -> Result<Run, RunError> {
+        let started = clock::unix_ms();
+        let id = run_id(&pipeline.file.name, started);
+        let folder = run_folder(workspace, &id);
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| RunError::Io(format!("cannot make `{}`: {error}", folder.display())))?;
+        let control = Control::default();
+        let scope = crate::call::scope(&pipeline.file.name, &options.epoch);
+        let spent = store.spent(&scope)?;
+        let budget = Budget::new(caps(&pipeline), spent.worst());
+        let mut desk = Desk::new(store.clone(), budget, control.clone(), &pipeline.file.name, &options.epoch);
+        desk.fresh = fresh_since(&options, &store, &pipeline.file.name, started)?;
+        desk.retry_failed = options.retry_failed.then_some(started);
+        let file_hash = text_hash(&file_text);
+        let sources = sources::read(&pipeline).map_err(|error| RunError::Problems(vec![error.into()]))?;
+        let warnings = sources::changes(&sources, &store, workspace, &pipeline.file.name, &options.epoch)?;
+        sources::keep(&sources, &folder)?;
+        let teachers = teachers::start(&pipeline, &folder, machine).await.map_err(RunError::Problems)?;
+        store
+            .begin_run(NewRun {
+                id: id.clone(),
+                pipeline: pipeline.file.name.clone(),
+                epoch: options.epoch.clone(),
+                started_unix_ms: started,
+                pid: std::process::id(),
+                file_hash: file_hash.clone(),
+                file: file_text.clone(),
+                options: json!({"fresh": &desk.fresh}).to_string(),
+            })
+            .await?;
+        let progress = Arc::new(Progress::new(pipeline.steps.len()));
+        Ok(Run {
+            id,
+            control,
+            desk: Arc::new(desk),
+            progress,
+            warnings,
+            pipeline: Arc::new(pipeline),
+            sources,
+            file_text,
+            file_hash,
+            options,
+            store,
+            teachers,
+            environment: machine.minimal_environment().into(),
+            folder,
+        })
+    }
+
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    pub fn teachers(&self) -> &IndexMap<String, Arc<Teacher>> {
+        &self.teachers.by_name
+    }
+
+    /// Runs to the end, or until it is stopped; what was started is stopped in either case.
+    pub async fn go(self) -> Result<Report, RunError> {
+        let started_unix_ms = clock::unix_ms();
+        let ended = self.drive(started_unix_ms).await;
+        let ended_unix_ms = clock::unix_ms();
+        let (status, summary) = match &ended {
+            Ok((finish, published)) => {
+                let status = if finish.complete { RunStatus::Finished } else { RunStatus::Stopped };
+                (status, self.summary(finish, published.as_ref()))
+            }
+            Err(error) => (RunStatus::Failed, json!({"error": error.to_string()})),
+        };
+        self.teachers.stop().await;
+        let recorded = self.store.end_run(&self.id, status, ended_unix_ms, &summary).await;
+        let (finish, published) = ended?;
+        recorded?;
+        Ok(Report {
+            id: self.id,
+            tally: finish.tally,
+            stopped: self.control.reason().filter(|_| !finish.complete),
+            preview: self.options.rows.map(|_| self.folder.join(PREVIEW)),
+            not_needed: finish.not_needed,
+            // A preview is not asked for its number of rows.
+            reached: finish.reached || self.options.rows.is_some(),
+            published,
+            folder: self.folder,
+            started_unix_ms,
+            ended_unix_ms,
+        })
+    }
+
+    async fn drive(&self, started_unix_ms: i64) -> Result<(Finish, Option<Published>), RunError> {
+        let stages = Arc::new(self.stages()?);
+        let rows = source::open(&self.pipeline, &self.options).map_err(RunError::Problems)?;
+        let source = source::feed(rows, self.options.rows);
+        let output = output::Output::create(&self.pipeline, &self.options, &self.folder, &self.store)?;
+        let (sink, ends) = tokio::sync::mpsc::channel(1024);
+        let writing = tokio::task::spawn_blocking(move || output.write(ends));
+        let engine = Engine {
+            stages,
+            settings: self.settings(),
+            until: self.until(),
+            control: self.control.clone(),
+            progress: Arc::clone(&self.progress),
+        };
+        let finish = engine.run(source, sink).await.map_err(|error| RunError::Io(waiting_rows(&error)))?;
+        let written =
+            writing.await.map_err(|error| RunError::Io(format!("the writer ended early: {error}")))?;
+        let written = written?;
+        let worth = finish.complete || (self.options.partial && written.betters_what_is_there());
+        if !worth {
+            written.keep_aside()?;
+            return Ok((finish, None));
+        }
+        let published = written.publish(self, &finish, started_unix_ms)?;
+        // A preview is there to be looked at, in the run's own folder.
+        Ok((finish, self.options.rows.is_none().then_some(published)))
+    }
+
+    fn stages(&self) -> Result<Stages, RunError> {
+        let steps = build_steps(&self.pipeline, &self.teachers, &self.desk, &self.environment)?;
+        Ok(Stages::new(steps, self.pipeline.columns.clone()))
+    }
+
+    /// The engine's bounds: enough rows at work to keep every teacher's places filled.
+    fn settings(&self) -> Settings {
+        let places: usize =
+            self.teachers.by_name.values().map(|teacher| teacher.gate.snapshot().in_flight_limit).sum();
+        let mut settings = self.options.settings.clone();
+        settings.active_max = settings.active_max.max(places * 4);
+        settings.spill_folder = Some(self.folder.clone());
+        settings
+    }
+
+    fn until(&self) -> Until {
+        let until = self.pipeline.file.source.sample.as_ref().and_then(|sample| sample.until.as_ref());
+        until.map_or(Until::default(), |until| Until { kept: until.kept, tried: until.tried })
+    }
+
+    /// What the store keeps of the run: the balance, the calls, the money.
+    fn summary(&self, finish: &Finish, published: Option<&Published>) -> serde_json::Value {
+        let calls: BTreeMap<String, serde_json::Value> = self
+            .desk
+            .monitor
+            .steps()
+            .into_iter()
+            .map(|(step, counts)| (self.pipeline.steps[step].name.clone(), counts.to_json()))
+            .collect();
+        json!({
+            "tally": finish.tally,
+            "not_needed": finish.not_needed,
+            "calls": calls,
+            "stopped": self.control.reason().map(|reason| reason.sentence()),
+            "dataset": published.map(|published| published.folder.display().to_string()),
+        })
+    }
+
+    pub(crate) fn file_text(&self) -> &str {
+        &self.file_text
+    }
+
+    pub(crate) fn file_hash(&self) -> &str {
+        &self.file_hash
+    }
+
+    pub(crate) fn sources(&self) -> &[SourceRecord] {
+        &self.sources
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+}
+
+/// Builds every step of a pipeline for the epoch of a desk. May read files; starts nothing.
+fn build_steps(
+    pipeline: &Pipeline,
+    teachers: &teachers::Started,
+    desk: &Arc<Desk>,
+    environment: &Arc<[(String, String)]>,
+) -> Result<Vec<StepRunners>, RunError> {
+    let templates = pipeline.templates();
+    let mut steps = Vec::new();
+    for (step_index, step) in pipeline.steps.iter().enumerate() {
+        let kit = Kit {
+            templates: templates.clone(),
+            base: pipeline.base.clone(),
+            seed: pipeline.file.seed,
+            epoch: Arc::clone(&desk.epoch),
+            step: step.name.as_str().into(),
+            step_index,
+            teachers: Arc::clone(&teachers.by_name),
+            desk: Arc::clone(desk),
+            environment: Arc::clone(environment),
+        };
+        let wrong = |error: anyhow::Error| RunError::Io(format!("step `{}`: {error}", step.name));
+        let when = step.when.as_deref().map(|when| kit.expression(when)).transpose().map_err(wrong)?;
+        let runners = step.op.operator().build(&kit).map_err(wrong)?;
+        steps.push(StepRunners { name: step.name.clone(), when, runners });
+    }
+    Ok(steps)
+}
+
+/// Since when the replies of fresh steps count: since this run began, or since an unfinished run of the
+/// epoch began that asked for the same, so that it can be resumed.
+fn fresh_since(
+    options: &Options,
+    store: &Store,
+    pipeline: &str,
+    started_unix_ms: i64,
+) -> Result<HashMap<String, i64>, StoreError> {
+    let last = store.runs(Some(pipeline), 100)?.into_iter().find(|run| run.epoch == options.epoch);
+    let unfinished = last.filter(|run| run.status != RunStatus::Finished);
+    let asked: HashMap<String, i64> = unfinished
+        .and_then(|run| serde_json::from_str::<serde_json::Value>(&run.options).ok())
+        .and_then(|options| serde_json::from_value(options["fresh"].clone()).ok())
+        .unwrap_or_default();
+    let since = |step: &String| (step.clone(), asked.get(step).copied().unwrap_or(started_unix_ms));
+    Ok(options.fresh.iter().map(since).collect())
+}
+
+fn waiting_rows(error: &std::io::Error) -> String {
+    format!("rows that wait for their turn cannot be kept on disk: {error}; free some space and run again")
+}
+
+fn caps(pipeline: &Pipeline) -> Caps {
+    let Some(budget) = &pipeline.file.budget else { return Caps::default() };
+    Caps {
+        usd_nano: budget.usd.map(|usd| (usd * 1e9).round() as u64),
+        tokens: budget.tokens,
+        calls: budget.calls,
+    }
+}
+
+/// Where a run keeps its rejects, failures and logs.
+fn run_folder(workspace: &Path, id: &str) -> PathBuf {
+    workspace.join(".textmill/runs").join(id)
+}
+
+/// The folder of a preview's kept rows, in the run's folder.
+const PREVIEW: &str = "preview";
+
+/// Sorts by time and tells pipelines apart: `20261123T211805.123Z-stories`.
+fn run_id(pipeline: &str, unix_ms: i64) -> String {
+    let stamp = clock::rfc3339(unix_ms).replace(['-', ':'], "");
+    format!("{}.{:03}Z-{pipeline}", stamp.trim_end_matches('Z'), unix_ms.rem_euclid(1000))
+}

@@ -1,0 +1,303 @@
+//! What a run writes: kept rows as dataset parts, rejects and failures beside them, all in row order.
+//!
+//! Runs on a thread of its own. The dataset is staged beside its target and published in one step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::data::manifest::{
+    Balance, Manifest, PartRecord, PipelineRecord, RunRecord, SpendingRecord, StepRecord, TeacherRecord,
+};
+use crate::data::publish::Publication;
+use crate::data::write::{Part, PartOptions, PartWriter, WriteError};
+use crate::engine::{End, Ended, Finish};
+use crate::pipeline::check::Pipeline;
+use crate::row::{CallMark, Fields, Row, Type, Value};
+use crate::run::{Options, Run, RunError};
+use crate::store::{Key, Store};
+
+/// Names of the provenance columns.
+pub(crate) const ROW: &str = "textmill_row";
+const PARENT: &str = "textmill_parent";
+pub(crate) const CALLS: &str = "textmill_calls";
+
+/// A dataset that was published.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub folder: PathBuf,
+    pub partial: bool,
+    pub rows: u64,
+}
+
+/// The models that each teacher's servers said they used.
+type Models = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
+
+/// The three writers of a run.
+pub struct Output {
+    pipeline: PipelineShape,
+    store: Store,
+    publication: Publication,
+    kept: PartWriter,
+    rejects: PartWriter,
+    failures: PartWriter,
+    models: Models,
+}
+
+/// What the writer needs of the pipeline.
+struct PipelineShape {
+    columns: Vec<String>,
+    steps: Vec<String>,
+    provenance: bool,
+}
+
+/// What was written, ready to be published.
+pub struct Written {
+    publication: Publication,
+    kept: Vec<Part>,
+    models: Models,
+}
+
+impl Output {
+    /// Checks the target and opens the writers.
+    pub fn create(
+        pipeline: &Pipeline,
+        options: &Options,
+        folder: &Path,
+        store: &Store,
+    ) -> Result<Output, RunError> {
+        // A preview is shown, not published; it is written beside the run's other files.
+        let target = match options.rows {
+            Some(_) => folder.join("preview"),
+            None => pipeline.base.join(&pipeline.file.save.parquet),
+        };
+        let publication = Publication::prepare(&target)?;
+        let save = &pipeline.file.save;
+        let columns = pipeline.columns.keys().cloned().collect();
+        let parts = PartOptions {
+            rows_max: save.part_rows.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(100_000),
+            ..PartOptions::default()
+        };
+        let kept_folder = publication.parts_folder(&options.epoch);
+        let kept = PartWriter::create(&kept_folder, dataset_columns(pipeline), parts.clone())?;
+        let rejects = PartWriter::create(&folder.join("rejects"), end_columns(), parts.clone())?;
+        let failures = PartWriter::create(&folder.join("failures"), end_columns(), parts)?;
+        let steps = pipeline.steps.iter().map(|step| step.name.clone()).collect();
+        let pipeline = PipelineShape { columns, steps, provenance: save.provenance };
+        let models = Models::new();
+        Ok(Output { pipeline, store: store.clone(), publication, kept, rejects, failures, models })
+    }
+
+    /// Writes every end as it comes, until the engine hangs up.
+    pub fn write(mut self, mut ends: mpsc::Receiver<Ended>) -> Result<Written, RunError> {
+        while let Some(Ended { row, end }) = ends.blocking_recv() {
+            for call in &row.calls {
+                self.models.entry(Arc::clone(&call.teacher)).or_default().insert(Arc::clone(&call.model));
+            }
+            match end {
+                End::Split { .. } => {}
+                End::Kept => {
+                    let fields = self.dataset_row(row);
+                    self.kept.push(&fields)?;
+                }
+                End::Rejected { step, reason } => {
+                    let fields = self.end_row(row, step, &reason.code, "", &reason.evidence);
+                    self.rejects.push(&fields)?;
+                }
+                End::Failed { step, failure } => {
+                    let fields = self.end_row(row, step, &failure.code, &failure.message, &failure.evidence);
+                    self.failures.push(&fields)?;
+                }
+            }
+        }
+        self.rejects.finish()?;
+        self.failures.finish()?;
+        Ok(Written { publication: self.publication, kept: self.kept.finish()?, models: self.models })
+    }
+
+    fn dataset_row(&self, mut row: Row) -> Fields {
+        let mut fields = Fields::new();
+        for name in &self.pipeline.columns {
+            let value = row.fields.remove(name).unwrap_or(Value::Null);
+            fields.insert(name.clone(), value);
+        }
+        if self.pipeline.provenance {
+            fields.insert(ROW.to_owned(), Value::from(row.id.to_string()));
+            fields.insert(PARENT.to_owned(), row.id.parent().map(|id| id.to_string()).into());
+            fields.insert(CALLS.to_owned(), row.calls.iter().map(call_record).collect());
+        }
+        fields
+    }
+
+    fn end_row(&self, row: Row, step: usize, code: &str, message: &str, evidence: &Value) -> Fields {
+        let usd: Option<f64> = row.calls.iter().filter_map(|call| call.usd).reduce(|a, b| a + b);
+        let reply = row.calls.last().and_then(|call| self.raw_reply(call));
+        let record = json!({
+            ROW: row.id.to_string(),
+            PARENT: row.id.parent().map(|id| id.to_string()),
+            "step": self.pipeline.steps.get(step),
+            "reason": code,
+            "message": message,
+            "evidence": evidence.to_string(),
+            "usd": usd,
+            "reply": reply,
+            "fields": Value::Object(row.fields).to_string(),
+            CALLS: row.calls.iter().map(call_record).collect::<Vec<Value>>(),
+        });
+        match record {
+            Value::Object(fields) => fields,
+            _ => Fields::new(),
+        }
+    }
+
+    /// The body of the last reply that a row got.
+    fn raw_reply(&self, call: &CallMark) -> Option<String> {
+        let key: Key = call.key.parse().ok()?;
+        let body = self.store.reply(key).ok()??.reply().ok()?;
+        Some(String::from_utf8_lossy(&body).into_owned())
+    }
+}
+
+fn call_record(call: &CallMark) -> Value {
+    json!({
+        "step": &*call.step,
+        "teacher": &*call.teacher,
+        "model": &*call.model,
+        "key": call.key,
+    })
+}
+
+fn provenance_columns() -> Vec<(String, Type)> {
+    let call = ["step", "teacher", "model", "key"].map(|name| (name.to_owned(), Type::Text)).to_vec();
+    vec![
+        (ROW.to_owned(), Type::Text),
+        (PARENT.to_owned(), Type::Text),
+        (CALLS.to_owned(), Type::List(Box::new(Type::Object(call)))),
+    ]
+}
+
+/// The columns of rejects and failures: the same for every pipeline.
+fn end_columns() -> Vec<(String, Type)> {
+    let mut columns = vec![(ROW.to_owned(), Type::Text), (PARENT.to_owned(), Type::Text)];
+    columns.extend(["step", "reason", "message", "evidence"].map(|name| (name.to_owned(), Type::Text)));
+    columns.push(("usd".to_owned(), Type::Number));
+    columns.extend(["reply", "fields"].map(|name| (name.to_owned(), Type::Text)));
+    columns.extend(provenance_columns().into_iter().filter(|(name, _)| name == CALLS));
+    columns
+}
+
+impl Written {
+    /// Leaves the target as it is.
+    pub fn keep_aside(self) -> Result<(), WriteError> {
+        self.publication.discard()
+    }
+
+    /// Whether a partial dataset would take nothing away: it has rows, and what is published now is
+    /// nothing, or partial with no more rows.
+    pub fn betters_what_is_there(&self) -> bool {
+        let rows: u64 = self.kept.iter().map(|part| part.rows).sum();
+        let no_loss = |manifest: &Manifest| {
+            manifest.partial && manifest.parts.iter().map(|part| part.rows).sum::<u64>() <= rows
+        };
+        rows > 0 && self.publication.published().is_none_or(no_loss)
+    }
+
+    /// Puts the dataset in its place; other epochs' parts stay in it.
+    pub fn publish(self, run: &Run, finish: &Finish, started_unix_ms: i64) -> Result<Published, WriteError> {
+        let rows = self.kept.iter().map(|part| part.rows).sum();
+        let mut manifest = self.manifest(run, finish, started_unix_ms);
+        manifest.parts.extend(self.publication.carry_earlier(&manifest.epoch)?);
+        manifest.parts.sort_by(|a, b| a.path.cmp(&b.path));
+        let folder = run.pipeline().base.join(&run.pipeline().file.save.parquet);
+        self.publication.commit(&manifest, run.file_text())?;
+        Ok(Published { folder, partial: manifest.partial, rows })
+    }
+
+    fn manifest(&self, run: &Run, finish: &Finish, started_unix_ms: i64) -> Manifest {
+        let pipeline = run.pipeline();
+        let epoch = &run.options().epoch;
+        let tally = &finish.tally;
+        let steps = tally.steps.iter().zip(&pipeline.steps).map(|(counts, step)| StepRecord {
+            name: step.name.clone(),
+            operator: step.op.name().to_owned(),
+            rows_in: counts.rows_in,
+            rows_out: counts.rows_out,
+            rejected: counts.rejected.clone(),
+            failed: counts.failed.clone(),
+        });
+        Manifest {
+            textmill: env!("CARGO_PKG_VERSION").to_owned(),
+            format: crate::data::FORMAT,
+            pipeline: PipelineRecord {
+                name: pipeline.file.name.clone(),
+                about: pipeline.file.about.clone(),
+                sha256: run.file_hash().to_owned(),
+            },
+            seed: pipeline.file.seed,
+            epoch: epoch.clone(),
+            partial: !finish.complete,
+            teachers: self.teachers(run),
+            columns: dataset_columns(pipeline),
+            steps: steps.collect(),
+            balance: Balance {
+                rows_in: tally.rows_in,
+                split_off: tally.split_off,
+                kept: tally.kept,
+                rejected: tally.rejected,
+                failed: tally.failed,
+                open: tally.open,
+            },
+            sources: run.sources().to_vec(),
+            parts: self.kept.iter().map(|part| PartRecord::new(epoch, part)).collect(),
+            run: RunRecord {
+                id: run.id.clone(),
+                started: clock::rfc3339(started_unix_ms),
+                ended: clock::rfc3339(clock::unix_ms()),
+                spending: spending(run),
+            },
+        }
+    }
+
+    /// The teachers that were asked, with the models that answered.
+    fn teachers(&self, run: &Run) -> Vec<TeacherRecord> {
+        let models = |name: &str| self.models.get(name).into_iter().flatten().map(ToString::to_string);
+        let record = |name: &String| TeacherRecord { name: name.clone(), models: models(name).collect() };
+        run.teachers().keys().map(record).collect()
+    }
+}
+
+fn dataset_columns(pipeline: &Pipeline) -> Vec<(String, Type)> {
+    let mut columns: Vec<(String, Type)> =
+        pipeline.columns.iter().map(|(name, kind)| (name.clone(), kind.clone())).collect();
+    if pipeline.file.save.provenance {
+        columns.extend(provenance_columns());
+    }
+    columns
+}
+
+/// What this run's calls took, per teacher.
+fn spending(run: &Run) -> Vec<SpendingRecord> {
+    let mut by_teacher: BTreeMap<String, SpendingRecord> = BTreeMap::new();
+    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    for (step, counts) in run.desk.monitor.steps() {
+        let Some(teacher) = run.pipeline().steps[step].op.operator().teacher() else { continue };
+        let priced = run.teachers().get(teacher).is_some_and(|teacher| teacher.price.is_some());
+        let record = by_teacher.entry(teacher.to_owned()).or_insert_with(|| SpendingRecord {
+            teacher: teacher.to_owned(),
+            calls: 0,
+            tokens_in: 0,
+            tokens_out: 0,
+            usd: priced.then_some(0.0),
+        });
+        record.calls += count(&counts.calls);
+        record.tokens_in += count(&counts.tokens_in);
+        record.tokens_out += count(&counts.tokens_out);
+        record.usd = record.usd.map(|usd| usd + count(&counts.usd_nano) as f64 / 1e9);
+    }
+    by_teacher.into_values().collect()
+}

@@ -1,0 +1,276 @@
+//! The arithmetic of a plan: from what a walk over stored replies saw to calls, tokens and money.
+//!
+//! Pure numbers in, intervals out. What nothing bounds has no upper end, and is never guessed.
+
+use serde::Serialize;
+
+use crate::store::Spread;
+use crate::teacher::wire::Price;
+
+/// Bytes of a request per token, most and fewest: prose and code come to 3 to 5 with the vocabularies of
+/// today (OpenAI's rule of thumb is 4, platform.openai.com/tokenizer).
+const BYTES_PER_TOKEN_MAX: f64 = 5.0;
+const BYTES_PER_TOKEN_MIN: f64 = 3.0;
+
+/// Replies from which on their mean and spread say something.
+const REPLIES_MIN: u64 = 5;
+
+/// Standard deviations to either side of a mean: about 95 of 100 sums lie within two.
+const DEVIATIONS: f64 = 2.0;
+
+/// From at least to at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Interval {
+    pub low: u64,
+    /// `None` when nothing bounds it.
+    pub high: Option<u64>,
+}
+
+impl Interval {
+    pub fn exact(count: u64) -> Interval {
+        Interval { low: count, high: Some(count) }
+    }
+
+    #[must_use]
+    pub fn plus(self, other: Interval) -> Interval {
+        let high = self.high.zip(other.high).map(|(a, b)| a.saturating_add(b));
+        Interval { low: self.low.saturating_add(other.low), high }
+    }
+}
+
+/// An interval in the middle of a calculation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    pub low: f64,
+    pub high: Option<f64>,
+}
+
+impl Range {
+    fn times(self, other: Range) -> Range {
+        // Nothing of what is not bounded is nothing.
+        let high = match (self.high, other.high) {
+            (Some(0.0), _) | (_, Some(0.0)) => Some(0.0),
+            (Some(a), Some(b)) => Some(a * b),
+            _ => None,
+        };
+        Range { low: self.low * other.low, high }
+    }
+
+    fn rounded(self) -> Interval {
+        if let Some(high) = self.high.filter(|high| high - self.low < 1e-6) {
+            return Interval::exact(high.round().max(0.0) as u64);
+        }
+        // What is whole but for the error of floats stays what it is.
+        let low = (self.low + 1e-6).floor().max(0.0) as u64;
+        Interval { low, high: self.high.map(|high| ((high - 1e-6).ceil().max(0.0) as u64).max(low)) }
+    }
+}
+
+/// What the walk saw at one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub rows_in: u64,
+    /// Children opened minus parents ended.
+    pub split_off: u64,
+    pub rows_out: u64,
+    /// Rows that ended here because an answer was not in the store.
+    pub unknown: u64,
+    /// Calls answered from the store.
+    pub hits: u64,
+    /// Calls that are not in the store, and the bytes of their requests.
+    pub misses: u64,
+    pub miss_bytes: u64,
+}
+
+/// What is known of a step without walking.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// Calls that a row takes; 0 for a step that asks nobody.
+    pub calls_per_row: u32,
+    pub max_tokens: Option<u32>,
+    pub price: Option<Price>,
+    /// The step's replies so far.
+    pub tokens_in: Spread,
+    pub tokens_out: Spread,
+}
+
+/// What a step will take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Estimate {
+    /// Calls that the store answers.
+    pub from_store: Interval,
+    /// Calls to be made.
+    pub calls: Interval,
+    pub tokens_in: Interval,
+    pub tokens_out: Interval,
+    /// `None` for a teacher without prices.
+    pub usd_nano: Option<Interval>,
+}
+
+/// Estimates every step, in order. `scale` is source rows of the run per row walked.
+///
+/// A row whose answer is not in the store ends the walk for it. How many such rows reach a later step:
+/// at the low end what the rows decided so far let through (one row more kept than seen, so that
+/// nothing seen means that all pass), at the high end all of them.
+pub fn estimate(steps: &[(Seen, Facts)], scale: Range) -> Vec<Estimate> {
+    let (mut unknown_low, mut unknown_high) = (0.0, 0.0);
+    let mut estimates = Vec::new();
+    for (seen, facts) in steps {
+        let rows_in = seen.rows_in as f64;
+        let calls_per_row = match seen.hits + seen.misses {
+            calls if seen.rows_in > 0 => calls as f64 / rows_in,
+            _ => f64::from(facts.calls_per_row),
+        };
+        let misses = seen.misses as f64;
+        let calls = Range {
+            low: misses + unknown_low * calls_per_row,
+            high: Some(misses + unknown_high * calls_per_row),
+        };
+        let hits = Range { low: seen.hits as f64, high: Some(seen.hits as f64) };
+        estimates.push(of_step(seen, facts, calls.times(scale), hits.times(scale)));
+
+        let children = match seen.rows_in {
+            0 => f64::from(facts.calls_per_row.max(1)),
+            _ => (rows_in + seen.split_off as f64) / rows_in,
+        };
+        let decided = (seen.rows_in + seen.split_off).saturating_sub(seen.unknown) as f64;
+        let pass = ((seen.rows_out as f64 + 1.0) / (decided + 1.0)).min(1.0);
+        unknown_low = (unknown_low * children + seen.unknown as f64) * pass;
+        unknown_high = unknown_high * children + seen.unknown as f64;
+    }
+    estimates
+}
+
+fn of_step(seen: &Seen, facts: &Facts, calls: Range, hits: Range) -> Estimate {
+    let tokens_in = tokens_in(seen, facts, calls);
+    let tokens_out = tokens_out(facts, calls);
+    let usd_nano = facts.price.map(|price| {
+        let nano = |tokens_in: f64, tokens_out: f64| {
+            // A price per million tokens in dollars is 1,000 times that in nano-dollars per token.
+            (tokens_in * price.input + tokens_out * price.output) * 1000.0
+        };
+        let high = tokens_in.high.zip(tokens_out.high).map(|(read, written)| nano(read, written));
+        Range { low: nano(tokens_in.low, tokens_out.low), high }.rounded()
+    });
+    Estimate {
+        from_store: hits.rounded(),
+        calls: calls.rounded(),
+        tokens_in: tokens_in.rounded(),
+        tokens_out: tokens_out.rounded(),
+        usd_nano,
+    }
+}
+
+/// From the prompts that could be rendered, else from replies so far.
+fn tokens_in(seen: &Seen, facts: &Facts, calls: Range) -> Range {
+    if seen.misses > 0 {
+        let bytes = seen.miss_bytes as f64 / seen.misses as f64;
+        return calls
+            .times(Range { low: bytes / BYTES_PER_TOKEN_MAX, high: Some(bytes / BYTES_PER_TOKEN_MIN) });
+    }
+    sum_of(&facts.tokens_in, calls).unwrap_or_else(|| calls.times(Range { low: 0.0, high: None }))
+}
+
+/// From replies so far, else up to `max_tokens` each.
+fn tokens_out(facts: &Facts, calls: Range) -> Range {
+    let most = calls.times(Range { low: 0.0, high: facts.max_tokens.map(f64::from) });
+    let Some(sum) = sum_of(&facts.tokens_out, calls) else { return most };
+    let high = match (sum.high, most.high) {
+        (Some(sum), Some(most)) => Some(sum.min(most)),
+        (sum, most) => sum.or(most),
+    };
+    Range { low: high.map_or(sum.low, |high| sum.low.min(high)), high }
+}
+
+/// The sum over calls of a number whose spread is known from earlier ones. Its variance is that of the
+/// calls themselves plus that of the mean, which is itself an estimate.
+fn sum_of(spread: &Spread, calls: Range) -> Option<Range> {
+    if spread.count < REPLIES_MIN {
+        return None;
+    }
+    let variance = spread.deviation * spread.deviation;
+    let margin = |calls: f64| DEVIATIONS * (variance * calls * (1.0 + calls / spread.count as f64)).sqrt();
+    let low = (calls.low * spread.mean - margin(calls.low)).max(0.0);
+    Some(Range { low, high: calls.high.map(|calls| calls * spread.mean + margin(calls)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONCE: Range = Range { low: 1.0, high: Some(1.0) };
+
+    fn asks(calls_per_row: u32, max_tokens: Option<u32>) -> Facts {
+        let price = Some(Price { input: 1.0, output: 2.0 });
+        Facts { calls_per_row, max_tokens, price, ..Facts::default() }
+    }
+
+    fn word(interval: Interval) -> String {
+        match interval.high {
+            Some(high) if high == interval.low => high.to_string(),
+            Some(high) => format!("{}-{high}", interval.low),
+            None => format!("{}-", interval.low),
+        }
+    }
+
+    /// Each step as `from_store calls tokens_in tokens_out usd_nano`.
+    #[track_caller]
+    fn check(steps: &[(Seen, Facts)], scale: Range, expected: &[&str]) {
+        let estimates = estimate(steps, scale).into_iter().map(|step| {
+            let usd = step.usd_nano.map_or("unknown".to_owned(), word);
+            let counts = [step.from_store, step.calls, step.tokens_in, step.tokens_out].map(word).join(" ");
+            format!("{counts} {usd}")
+        });
+        assert_eq!(estimates.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn a_fresh_pipeline_asks_for_every_row() {
+        // Ten rows, two samples each, requests of 300 bytes; then a step that nobody has reached.
+        let first =
+            Seen { rows_in: 10, split_off: 10, unknown: 20, misses: 20, miss_bytes: 6000, ..Seen::default() };
+        let steps = [(first, asks(2, Some(100))), (Seen::default(), asks(1, None))];
+        check(&steps, ONCE, &["0 20 1200-2000 0-2000 1200000-6000000", "0 20 0- 0- 0-"]);
+        let tenfold = Range { low: 10.0, high: None };
+        check(&steps[..1], tenfold, &["0 200- 12000- 0- 12000000-"]);
+        let unpriced = Facts { price: None, ..asks(2, Some(100)) };
+        check(&[(first, unpriced)], ONCE, &["0 20 1200-2000 0-2000 unknown"]);
+    }
+
+    #[test]
+    fn what_the_store_has_costs_nothing_and_tells_how_many_pass() {
+        // 8 of 10 rows answered; of the 8, 4 passed the filter; so 2 more to ask, and 1 to 2 to grade.
+        let draft = Seen {
+            rows_in: 10,
+            rows_out: 8,
+            unknown: 2,
+            hits: 8,
+            misses: 2,
+            miss_bytes: 600,
+            ..Seen::default()
+        };
+        let filter = Seen { rows_in: 8, rows_out: 4, ..Seen::default() };
+        let grade = Seen { rows_in: 4, rows_out: 4, hits: 4, ..Seen::default() };
+        let even = |mean: f64| Spread { count: 8, mean, deviation: 0.0, max: 90 };
+        let graded = Facts { tokens_in: even(50.0), tokens_out: even(20.0), ..asks(1, Some(100)) };
+        let steps = [(draft, asks(1, Some(10))), (filter, Facts::default()), (grade, graded)];
+        check(
+            &steps,
+            ONCE,
+            &["8 2 120-200 0-20 120000-240000", "0 0 0 0 unknown", "4 1-2 55-100 22-40 100000-180000"],
+        );
+    }
+
+    #[test]
+    fn sums_spread_and_stay_under_max_tokens() {
+        let spread = Spread { count: 100, mean: 50.0, deviation: 10.0, max: 90 };
+        let facts = Facts { tokens_out: spread, ..asks(1, Some(60)) };
+        let seen = Seen { rows_in: 100, unknown: 100, misses: 100, miss_bytes: 100 * 15, ..Seen::default() };
+        // 100 x 50, give or take twice the root of 100 x 100 x (1 + 100/100).
+        check(&[(seen, facts)], ONCE, &["0 100 300-500 4717-5283 9734314-11065686"]);
+        let capped = Facts { max_tokens: Some(40), ..facts };
+        check(&[(seen, capped)], ONCE, &["0 100 300-500 4000 8300000-8500000"]);
+        let few = Facts { tokens_out: Spread { count: 4, ..spread }, ..facts };
+        check(&[(seen, few)], ONCE, &["0 100 300-500 0-6000 300000-12500000"]);
+    }
+}

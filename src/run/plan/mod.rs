@@ -1,0 +1,521 @@
+//! What a run would take, before it is paid: calls, tokens and money of every step, as intervals.
+//!
+//! A sample of the real source rows is walked through the real steps with the replies that the store
+//! has; a call that it does not have ends its row's way and is counted. The arithmetic from there is in
+//! [`estimate`]. Asks nobody, starts nothing, runs no program, writes nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use indexmap::IndexMap;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::call::dry::{self, NOT_IN_STORE};
+use crate::call::{Budget, CallCounts, Caps, Control, Desk, DryRun, StopReason, Stopped};
+use crate::engine::stages::{Stages, StepRunners};
+use crate::engine::tally::Tally;
+use crate::engine::{Engine, Progress, Settings, Until};
+use crate::ops::{CallRow, Runner};
+use crate::pipeline::check::Pipeline;
+use crate::row::{Outcome, Row};
+use crate::run::{Options, RunError, build_steps, caps, source, teachers, waiting_rows};
+use crate::store::{Amount, Spent, StepStats, Store};
+use crate::teacher::wire::Price;
+
+pub mod estimate;
+
+use estimate::{Estimate, Facts, Interval, Range, Seen, estimate};
+
+/// Source rows that are walked, evenly spread: shares are then known to about 3 points in 100
+/// (two standard errors of a share, `2 * sqrt(0.25 / 1000)`).
+pub const ROWS_WALKED_MAX: u64 = 1000;
+
+/// Source rows that are read to count them and to spread the sample: some seconds for JSONL.
+pub const ROWS_READ_MAX: u64 = 1_000_000;
+
+/// Bytes of the rows that are walked, all held at once; where they are longer, fewer are walked.
+const WALKED_BYTES_MAX: usize = 256 << 20;
+
+/// Runs that are looked through for the last one of the same epoch.
+const RUNS_MAX: u32 = 100;
+
+/// What a run would take.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub pipeline: String,
+    pub epoch: String,
+    /// Source rows of the run.
+    pub rows: Interval,
+    pub rows_walked: u64,
+    /// The steps that ask teachers, in order.
+    pub steps: Vec<StepPlan>,
+    /// Replies of the last run that this one would not use.
+    pub edits: Vec<Edit>,
+    pub caps: Caps,
+    /// What all runs of the epoch have spent.
+    pub spent: Spent,
+    /// Steps that are not taken in a plan, since they start programs.
+    pub not_taken: Vec<String>,
+}
+
+/// What one step would take.
+#[derive(Clone, Debug)]
+pub struct StepPlan {
+    pub step: String,
+    pub teacher: String,
+    pub model: String,
+    pub estimate: Estimate,
+    /// Whether any prompt of the calls to be made could be rendered: not before the answers it needs are there.
+    pub rendered: bool,
+    /// Replies so far that its numbers rest on.
+    pub replies_seen: u64,
+}
+
+/// A step whose replies of the last run do not answer what it asks now, or will not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Edit {
+    pub step: String,
+    /// The run that they were used in.
+    pub run: String,
+    /// Replies that the step used then; one reply may serve several rows.
+    pub replies_then: u64,
+    /// About how many calls are made again for that.
+    pub calls_again: u64,
+    /// Whether it asks anew only because an earlier step's answers will be new.
+    pub follows: bool,
+}
+
+impl Plan {
+    /// The sum over all steps.
+    pub fn total(&self, of: impl Fn(&Estimate) -> Interval) -> Interval {
+        self.steps.iter().map(|step| of(&step.estimate)).fold(Interval::exact(0), Interval::plus)
+    }
+
+    /// Nano-dollars over all steps; `None` when a step that has calls to make has no price.
+    pub fn usd_nano(&self) -> Option<Interval> {
+        let calling = self.steps.iter().filter(|step| step.estimate.calls != Interval::exact(0));
+        calling
+            .map(|step| step.estimate.usd_nano)
+            .try_fold(Interval::exact(0), |sum, usd| Some(sum.plus(usd?)))
+    }
+}
+
+/// Plans a run with these options; `store` may be opened for reading.
+pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Result<Plan, RunError> {
+    let sample = Sample::take(pipeline, options)?;
+    let rows_walked = sample.rows.len() as u64;
+    let (total, most) = (sample.total, sample.most);
+    let walk = walk(pipeline, store, options, sample.rows).await?;
+    let rows = rows_of_run(pipeline, total, most, &walk.tally);
+    let scale = |rows: u64| rows as f64 / rows_walked.max(1) as f64;
+    let scale = Range { low: scale(rows.low), high: rows.high.map(scale) };
+
+    let stats = store.step_stats(&pipeline.file.name)?;
+    let seen = walk.seen();
+    let facts: Vec<Facts> = pipeline.steps.iter().map(|step| facts(pipeline, step, &stats)).collect();
+    let estimates = estimate(&seen.iter().copied().zip(facts.iter().copied()).collect::<Vec<_>>(), scale);
+    let steps = pipeline.steps.iter().zip(&seen).zip(facts.iter().zip(&estimates));
+    let steps = steps.filter_map(|((step, seen), (facts, estimate))| {
+        let teacher = step.op.operator().teacher()?.to_owned();
+        let model = walk.models.get(&teacher).cloned().unwrap_or_default();
+        let replies_seen = facts.tokens_out.count;
+        let rendered = seen.misses > 0;
+        Some(StepPlan {
+            step: step.name.clone(),
+            teacher,
+            model,
+            estimate: *estimate,
+            rendered,
+            replies_seen,
+        })
+    });
+    let steps: Vec<StepPlan> = steps.collect();
+    let edits = edits(store, &pipeline.file.name, &options.epoch, &steps, scale)?;
+    Ok(Plan {
+        pipeline: pipeline.file.name.clone(),
+        epoch: options.epoch.clone(),
+        rows,
+        rows_walked,
+        steps,
+        edits,
+        caps: caps(pipeline),
+        spent: store.spent(&crate::call::scope(&pipeline.file.name, &options.epoch))?,
+        not_taken: walk.not_taken,
+    })
+}
+
+/// Rows of the source, evenly spread.
+struct Sample {
+    rows: Vec<Row>,
+    /// Rows that the source has, as far as they were counted; at least so many when `total` is `None`.
+    most: u64,
+    total: Option<u64>,
+}
+
+impl Sample {
+    fn take(pipeline: &Pipeline, options: &Options) -> Result<Sample, RunError> {
+        let open = || source::open(pipeline, options).map_err(RunError::Problems);
+        let until = pipeline.file.source.sample.as_ref().and_then(|sample| sample.until);
+        let tried = until.and_then(|until| until.tried).unwrap_or(u64::MAX);
+        let wanted = options.rows.unwrap_or(u64::MAX).min(tried);
+        let rows = open()?;
+        let known = match rows.size_hint() {
+            (low, Some(high)) if low == high => Some(high as u64),
+            _ => count(rows, wanted)?,
+        };
+        let total = known.map(|known| known.min(wanted));
+        let most = total.unwrap_or(ROWS_READ_MAX);
+        let span = most.min(ROWS_READ_MAX);
+        let stride = span.div_ceil(ROWS_WALKED_MAX).max(1);
+        let (span, stride) =
+            (usize::try_from(span).unwrap_or(usize::MAX), usize::try_from(stride).unwrap_or(1));
+        let mut picked = Vec::new();
+        let mut bytes = 0;
+        for row in open()?.take(span).step_by(stride) {
+            let row = row.map_err(RunError::Io)?;
+            bytes += row.bytes();
+            picked.push(row);
+            if bytes > WALKED_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(Sample { rows: picked, most, total })
+    }
+}
+
+/// Counts rows, `wanted` at most; `None` when there are more than are read for that.
+fn count(rows: source::Rows, wanted: u64) -> Result<Option<u64>, RunError> {
+    let read_max = usize::try_from(wanted.min(ROWS_READ_MAX + 1)).unwrap_or(usize::MAX);
+    let mut counted = 0;
+    for row in rows.take(read_max) {
+        row.map_err(RunError::Io)?;
+        counted += 1;
+    }
+    Ok((counted <= ROWS_READ_MAX).then_some(counted))
+}
+
+/// How a walk went.
+struct Walk {
+    tally: Tally,
+    counts: BTreeMap<usize, Arc<CallCounts>>,
+    not_taken: Vec<String>,
+    /// The model of each teacher.
+    models: IndexMap<String, String>,
+}
+
+/// Takes rows through all steps with the replies that the store has.
+async fn walk(
+    pipeline: &Pipeline,
+    store: &Store,
+    options: &Options,
+    rows: Vec<Row>,
+) -> Result<Walk, RunError> {
+    let control = Control::default();
+    let budget = Budget::new(Caps::default(), Amount::default());
+    let mut desk = Desk::new(store.clone(), budget, control.clone(), &pipeline.file.name, &options.epoch);
+    desk.dry = Some(DryRun::default());
+    let desk = Arc::new(desk);
+    let teachers = teachers::offline(pipeline, &IndexMap::new());
+    let mut steps = build_steps(pipeline, &teachers, &desk, &Arc::default())?;
+    let not_taken = leave_out_programs(pipeline, &mut steps);
+    let engine = Engine {
+        stages: Arc::new(Stages::new(steps, pipeline.columns.clone())),
+        settings: Settings::default(),
+        until: Until::default(),
+        control: control.clone(),
+        progress: Arc::new(Progress::new(pipeline.steps.len())),
+    };
+    let source = source::feed(Box::new(rows.into_iter().map(Ok)), None);
+    let (sink, mut inbox) = mpsc::channel(1024);
+    let passing_by = async move { while inbox.recv().await.is_some() {} };
+    let (finish, ()) = tokio::join!(engine.run(source, sink), passing_by);
+    let finish = finish.map_err(|error| RunError::Io(waiting_rows(&error)))?;
+    if let Some(reason) = control.reason() {
+        return Err(RunError::Io(StopReason::sentence(&reason)));
+    }
+    let models = teachers.by_name.iter().map(|(name, teacher)| (name.clone(), teacher.model().to_owned()));
+    Ok(Walk { tally: finish.tally, counts: desk.monitor.steps(), not_taken, models: models.collect() })
+}
+
+impl Walk {
+    fn seen(&self) -> Vec<Seen> {
+        let steps = self.tally.steps.iter().enumerate();
+        let seen = steps.map(|(index, step)| {
+            let counts = self.counts.get(&index);
+            let count = |of: fn(&CallCounts) -> u64| counts.map_or(0, |counts| of(counts));
+            Seen {
+                rows_in: step.rows_in,
+                split_off: step.split_off,
+                rows_out: step.rows_out,
+                unknown: step.failed.get(NOT_IN_STORE).copied().unwrap_or(0),
+                hits: count(|counts| counts.hits.load(Ordering::Relaxed)),
+                misses: count(|counts| counts.misses.load(Ordering::Relaxed)),
+                miss_bytes: count(|counts| counts.miss_bytes.load(Ordering::Relaxed)),
+            }
+        });
+        seen.collect()
+    }
+}
+
+/// Only a run starts programs: a step that waits for one and not for a teacher ends its rows' way.
+fn leave_out_programs(pipeline: &Pipeline, steps: &mut [StepRunners]) -> Vec<String> {
+    let mut not_taken = Vec::new();
+    for (step, built) in pipeline.steps.iter().zip(steps) {
+        if step.op.operator().teacher().is_some() {
+            continue;
+        }
+        for runner in built.runners.iter_mut().filter(|runner| matches!(runner, Runner::Call(_))) {
+            *runner = Runner::Call(Box::new(NotTaken));
+            not_taken.push(step.name.clone());
+        }
+    }
+    not_taken.dedup();
+    not_taken
+}
+
+struct NotTaken;
+
+impl CallRow for NotTaken {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+        std::future::ready(Ok(Outcome::Fail(row, dry::unknown()))).boxed()
+    }
+}
+
+/// How many source rows the run takes: all, or what `until.kept` needs at the yield seen.
+fn rows_of_run(pipeline: &Pipeline, total: Option<u64>, most: u64, walked: &Tally) -> Interval {
+    let all = Interval { low: most, high: total };
+    let until = pipeline.file.source.sample.as_ref().and_then(|sample| sample.until);
+    let Some(kept) = until.and_then(|until| until.kept) else { return all };
+    let within = |rows: u64| total.map_or(rows, |total| rows.min(total));
+    if walked.kept == 0 {
+        // At the best every row is kept; at the worst none.
+        return Interval { low: within(kept), high: total };
+    }
+    let unknown: u64 = walked.steps.iter().filter_map(|step| step.failed.get(NOT_IN_STORE)).sum();
+    let decided = walked.rows_in.saturating_sub(unknown).max(1);
+    let needed = (kept as f64 * decided as f64 / walked.kept as f64).ceil() as u64;
+    Interval::exact(within(needed))
+}
+
+fn facts(pipeline: &Pipeline, step: &crate::pipeline::check::Step, stats: &[StepStats]) -> Facts {
+    let Some(teacher) = pipeline.teacher_of(step) else { return Facts::default() };
+    let stats = stats.iter().find(|stats| stats.step == step.name);
+    Facts {
+        calls_per_row: step.op.operator().calls_per_row(),
+        max_tokens: step.op.operator().max_tokens(),
+        price: teacher.price.map(|price| Price { input: price.input, output: price.output }),
+        tokens_in: stats.map(|stats| stats.tokens_in).unwrap_or_default(),
+        tokens_out: stats.map(|stats| stats.tokens_out).unwrap_or_default(),
+    }
+}
+
+/// Compares with the last run of the epoch: a step that used more replies then than the store has
+/// answers for now was edited, or follows one that was.
+fn edits(
+    store: &Store,
+    pipeline: &str,
+    epoch: &str,
+    steps: &[StepPlan],
+    scale: Range,
+) -> Result<Vec<Edit>, RunError> {
+    let runs = store.runs(Some(pipeline), RUNS_MAX)?;
+    let last = runs.into_iter().filter(|run| run.epoch == epoch).find_map(|run| {
+        let calls = run.summary.as_ref()?.get("calls")?.as_object()?.clone();
+        Some((run.id, calls))
+    });
+    let Some((run, calls)) = last else { return Ok(Vec::new()) };
+    // A sample misses up to a stride's worth of rows at each end of what was answered.
+    let blur = if scale.low > 1.0 { (2.0 * scale.low).ceil() as u64 } else { 0 };
+    let mut edits = Vec::new();
+    for step in steps {
+        let count = |key: &str| calls.get(&step.step).and_then(|calls| calls[key].as_u64()).unwrap_or(0);
+        let replies_then = count("from_store") + count("calls");
+        let Some(found) = step.estimate.from_store.high else { continue };
+        let gone = replies_then.saturating_sub(found);
+        let calls_again = step.estimate.calls.high.map_or(gone, |calls| gone.min(calls));
+        if calls_again > blur {
+            let follows = !step.rendered;
+            edits.push(Edit {
+                step: step.step.clone(),
+                run: run.clone(),
+                replies_then,
+                calls_again,
+                follows,
+            });
+        }
+    }
+    Ok(edits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::fixture::pipeline;
+    use crate::store::{Access, IfPresent, NewReply, NewRun, Origin, RunStatus};
+    use serde_json::{Value, json};
+
+    const STEPS: &str = "
+source: { rows: [{ n: 1 }, { n: 2 }, { n: 3 }] }
+steps:
+  - generate: { teacher: writer, prompt: \"Tell {{ n }}\", into: text, max_tokens: 100 }
+  - judge: { teacher: writer, prompt: \"Grade {{ text }}\", into: grade, max_tokens: 50 }
+";
+
+    async fn planned(text: &str, store: &Store, options: &Options) -> Plan {
+        plan(&pipeline(text), store, options).await.unwrap()
+    }
+
+    fn word(plan: &Plan) -> Vec<String> {
+        let step = |step: &StepPlan| {
+            let (stored, calls) = (step.estimate.from_store, step.estimate.calls);
+            format!("{} {:?} {:?}", step.step, (stored.low, stored.high), (calls.low, calls.high))
+        };
+        plan.steps.iter().map(step).collect()
+    }
+
+    fn options() -> Options {
+        Options { epoch: "0".to_owned(), ..Options::default() }
+    }
+
+    /// Saves the replies to the calls that a pipeline's first step makes for its first rows.
+    async fn answer_first(store: &Store, text: &str, rows: usize) {
+        let pipeline = pipeline(text);
+        let teachers = teachers::offline(&pipeline, &IndexMap::new());
+        let teacher = &teachers.by_name["writer"];
+        for row in 0..rows {
+            let content = format!("Tell {}", row + 1);
+            let message = crate::teacher::Message { role: crate::teacher::Role::User, content };
+            let request = crate::teacher::Request {
+                messages: vec![message],
+                max_tokens: Some(100),
+                ..Default::default()
+            };
+            let key = crate::call::key::key(&crate::call::key::Parts {
+                wire: "openai",
+                identity: &teacher.identity,
+                body: &teacher.body(&request),
+                headers: &[],
+                epoch: "0",
+                sample: 0,
+                draw: &row.to_string(),
+            });
+            let choice = json!({"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "stop"});
+            let reply = json!({"model": "m", "choices": [choice]}).to_string();
+            let origin = Origin {
+                epoch: "0".into(),
+                pipeline: Some("stories".into()),
+                step: "text".into(),
+                teacher: teacher.identity.clone(),
+                endpoint: String::new(),
+                wire: "openai".into(),
+                model: "m".into(),
+            };
+            let new = NewReply {
+                key,
+                origin: origin.into(),
+                request: b"{}",
+                reply: reply.as_bytes(),
+                status: 200,
+                tokens_in: Some(10),
+                tokens_out: Some(20),
+                usd_nano: None,
+                attempts: 1,
+                latency_ms: 1,
+                created_unix_ms: 1,
+            };
+            store.save_reply(&new, None, IfPresent::KeepFirst).await.unwrap();
+        }
+    }
+
+    async fn record_run(store: &Store, calls: Value) {
+        let run = NewRun {
+            id: "r1".into(),
+            pipeline: "stories".into(),
+            epoch: "0".into(),
+            started_unix_ms: 1,
+            pid: 1,
+            file_hash: String::new(),
+            file: String::new(),
+            options: "{}".into(),
+        };
+        store.begin_run(run).await.unwrap();
+        store.end_run("r1", RunStatus::Finished, 2, &json!({"calls": calls})).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_plan_counts_what_the_store_has_and_what_it_has_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = Store::open(folder.path(), Access::Read).unwrap();
+        let fresh = planned(STEPS, &empty, &options()).await;
+        assert_eq!(word(&fresh), ["text (0, Some(0)) (3, Some(3))", "grade (0, Some(0)) (3, Some(3))"]);
+        assert_eq!((fresh.rows, fresh.rows_walked), (Interval::exact(3), 3));
+        let unbounded = fresh.usd_nano().unwrap();
+        assert!(unbounded.low > 0 && unbounded.high.is_none(), "{unbounded:?}");
+        let two = planned(STEPS, &empty, &Options { rows: Some(2), ..options() }).await;
+        assert_eq!(two.rows, Interval::exact(2));
+
+        let store = Store::open(folder.path(), Access::Write).unwrap();
+        answer_first(&store, STEPS, 2).await;
+        // Both answers are "x": one grade serves both, so a row takes half a call; the third is like them.
+        let half = planned(STEPS, &store, &options()).await;
+        assert_eq!(word(&half), ["text (2, Some(2)) (1, Some(1))", "grade (0, Some(0)) (2, Some(2))"]);
+        let other = planned(STEPS, &store, &Options { epoch: "1".to_owned(), ..options() }).await;
+        assert_eq!(word(&other)[0], "text (0, Some(0)) (3, Some(3))");
+    }
+
+    #[tokio::test]
+    async fn an_edited_step_is_named_and_what_follows_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Access::Write).unwrap();
+        answer_first(&store, STEPS, 3).await;
+        record_run(&store, json!({"text": {"calls": 2, "from_store": 1}, "grade": {"calls": 1}})).await;
+        let edited = STEPS.replace("Tell", "Say");
+        let plan = planned(&edited, &store, &options()).await;
+        let edits: Vec<_> =
+            plan.edits.iter().map(|edit| (edit.step.as_str(), edit.calls_again, edit.follows)).collect();
+        assert_eq!(edits, [("text", 3, false), ("grade", 1, true)]);
+        let same = planned(STEPS, &store, &options()).await;
+        let edits: Vec<_> = same.edits.iter().map(|edit| (edit.step.as_str(), edit.follows)).collect();
+        // The grade's reply is not in the store, so it counts as edited; the step before it does not.
+        assert_eq!(edits, [("grade", false)]);
+    }
+
+    #[test]
+    fn until_kept_needs_as_many_rows_as_the_yield_says() {
+        let pipeline = pipeline(
+            "source: { sample: { until: { kept: 10, tried: 100 }, draw: { n: [1, 2] } } }
+steps: [{ keep_if: n > 1 }]",
+        );
+        let check = |kept, unknown, expected| {
+            let mut tally = Tally::new(&["keep_if".to_owned()]);
+            tally.steps[0].failed.insert(NOT_IN_STORE.to_owned(), unknown);
+            let tally = Tally { rows_in: 40, kept, ..tally };
+            assert_eq!(rows_of_run(&pipeline, Some(100), 100, &tally), expected);
+        };
+        check(0, 40, Interval { low: 10, high: Some(100) });
+        check(10, 0, Interval::exact(40));
+        check(10, 20, Interval::exact(20));
+        check(1, 0, Interval::exact(100));
+    }
+
+    #[tokio::test]
+    async fn a_large_source_is_sampled_evenly_and_scaled() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines: String = (0..2500).map(|n| format!("{{\"n\": {n}}}\n")).collect();
+        let path = folder.path().join("rows.jsonl");
+        std::fs::write(&path, lines).unwrap();
+        let text = STEPS.replace(
+            "rows: [{ n: 1 }, { n: 2 }, { n: 3 }]",
+            &format!("files: {{ path: {} }}", path.display()),
+        );
+        let store = Store::open(folder.path(), Access::Read).unwrap();
+        let plan = planned(&text, &store, &options()).await;
+        // Every third of 2,500 rows.
+        assert_eq!((plan.rows, plan.rows_walked), (Interval::exact(2500), 834));
+        assert_eq!(word(&plan)[0], "text (0, Some(0)) (2500, Some(2500))");
+    }
+}

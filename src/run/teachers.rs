@@ -1,0 +1,188 @@
+//! Teachers brought to life for a run: secrets looked up, servers started, clients connected.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::pipeline::check::Pipeline;
+use crate::pipeline::file::{LimitsFile, TeacherFile};
+use crate::problem::{KeyPath, Place, Problem};
+use crate::row::Value;
+use crate::run::Machine;
+use crate::teacher::cassette::{Carrier, Cassette, Recorder};
+use crate::teacher::gate::{Gate, Limits};
+use crate::teacher::openai::OpenAi;
+use crate::teacher::process::{Launch, Process};
+use crate::teacher::scripted::Script;
+use crate::teacher::secret::Secrets;
+use crate::teacher::wire::{Price, Teacher, TeacherParts, Wire};
+
+/// The teachers of a run and the servers that were started for them.
+pub struct Started {
+    pub by_name: Arc<IndexMap<String, Arc<Teacher>>>,
+    processes: tokio::sync::Mutex<Vec<Process>>,
+}
+
+impl Started {
+    /// Teachers that need no server of ours.
+    pub fn of(teachers: IndexMap<String, Arc<Teacher>>) -> Started {
+        Started { by_name: Arc::new(teachers), processes: tokio::sync::Mutex::default() }
+    }
+
+    /// Stops the servers that were started, in reverse order.
+    pub async fn stop(&self) {
+        let mut processes = self.processes.lock().await;
+        while let Some(process) = processes.pop() {
+            process.stop().await;
+        }
+    }
+}
+
+/// Starts and connects the teachers that steps ask.
+pub async fn start(pipeline: &Pipeline, folder: &Path, machine: &Machine) -> Result<Started, Vec<Problem>> {
+    let secrets = Arc::new(secrets(pipeline, machine));
+    let is_asked = |name: &str| pipeline.steps.iter().any(|step| step.op.operator().teacher() == Some(name));
+    let asked: Vec<(&String, &TeacherFile)> =
+        pipeline.file.teachers.iter().filter(|(name, _)| is_asked(name)).collect();
+    enough_open_files(&asked)?;
+    let mut teachers = IndexMap::new();
+    let mut processes = Vec::new();
+    for (name, teacher) in asked {
+        let under = KeyPath::parse("teachers").join(name.as_str());
+        if let Some(start) = &teacher.start {
+            let log = folder.join(format!("{name}.log"));
+            let environment = machine.minimal_environment();
+            let launch = Launch {
+                folder: &pipeline.base,
+                log: &log,
+                guard: &machine.guard,
+                environment: &environment,
+                secrets: Arc::clone(&secrets),
+            };
+            let process = Process::start(start, &launch).await;
+            processes.push(process.map_err(|found| below(&under.join("start"), found))?);
+        }
+        let built = connect(name, teacher, pipeline, &secrets).map_err(|found| below(&under, found))?;
+        teachers.insert(name.clone(), Arc::new(built));
+    }
+    Ok(Started { by_name: Arc::new(teachers), processes: tokio::sync::Mutex::new(processes) })
+}
+
+/// Calls that a teacher may have in flight where its file does not say.
+const IN_FLIGHT_DEFAULT: u32 = 64;
+/// Files that a run has open beside its connections: the store, parts, logs, pipes to servers.
+const FILES_BESIDE: u64 = 64;
+
+fn places(teacher: &TeacherFile) -> u32 {
+    teacher.limits.in_flight.unwrap_or(IN_FLIGHT_DEFAULT)
+}
+
+/// A call in flight may need a connection of its own, and a connection is an open file. The soft limit
+/// of this process (1,024 on most systems) is raised as far as the system lets us.
+fn enough_open_files(asked: &[(&String, &TeacherFile)]) -> Result<(), Vec<Problem>> {
+    let connecting = || asked.iter().filter(|(_, teacher)| teacher.openai.is_some());
+    let calls: u64 = connecting().map(|(_, teacher)| u64::from(places(teacher))).sum();
+    let needed = calls + FILES_BESIDE;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if calls == 0 || current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit { current: Some(needed), maximum };
+    if maximum.is_none_or(|maximum| maximum >= needed) && setrlimit(Resource::Nofile, raised).is_ok() {
+        return Ok(());
+    }
+    let files = maximum.or(current).unwrap_or_default();
+    let most = connecting().max_by_key(|(_, teacher)| places(teacher)).map_or("", |(name, _)| name.as_str());
+    let place = KeyPath::parse("teachers").join(most).join("limits").join("in_flight");
+    let message =
+        format!("{calls} calls in flight need about {needed} open files, and this process may open {files}");
+    let hint = format!("raise the limit (`ulimit -n {}`), or lower `in_flight`", needed.next_power_of_two());
+    Err(vec![Problem::error(Place::Value(place), message).hint(hint)])
+}
+
+fn secrets(pipeline: &Pipeline, machine: &Machine) -> Secrets {
+    let names = pipeline.file.teachers.values().flat_map(|teacher| {
+        let openai = teacher.openai.iter().flat_map(OpenAi::env_names);
+        openai.chain(teacher.start.iter().flat_map(|start| start.env_names()))
+    });
+    Secrets::load(names, machine.env)
+}
+
+fn connect(
+    name: &str,
+    teacher: &TeacherFile,
+    pipeline: &Pipeline,
+    secrets: &Arc<Secrets>,
+) -> Result<Teacher, Vec<Problem>> {
+    let base = &pipeline.base;
+    let (format, carrier) = match (&teacher.openai, &teacher.recorded) {
+        (Some(openai), _) => {
+            let places = places(teacher) as usize;
+            let under = KeyPath::parse("openai");
+            let client =
+                openai.connect(base, Arc::clone(secrets), places).map_err(|found| below(&under, found))?;
+            let carrier = match &teacher.record {
+                Some(path) => {
+                    let recorder = Recorder::open(&base.join(path), Arc::clone(secrets))?;
+                    Carrier::Recorded(client, Arc::new(recorder))
+                }
+                None => Carrier::Http(client),
+            };
+            (openai.clone(), carrier)
+        }
+        (None, Some(recorded)) => {
+            let at_key = |problem: Problem| match problem.place {
+                Place::Nowhere => {
+                    Problem { place: Place::Value(KeyPath::parse("recorded.cassette")), ..problem }
+                }
+                _ => problem,
+            };
+            let cassette = Cassette::load(&base.join(&recorded.cassette));
+            let cassette = cassette.map_err(|found| found.into_iter().map(at_key).collect::<Vec<_>>())?;
+            (OpenAi::named(&recorded.model), Carrier::Cassette(cassette))
+        }
+        (None, None) => return Err(vec![Problem::error(Place::Nowhere, "the teacher has no wire format")]),
+    };
+    Ok(assemble(name, teacher, format, Wire::Carried(carrier)))
+}
+
+/// Teachers that answer from a script (by step name), for tests and plans: no connection is opened, no
+/// server started, no limit kept, and what fails once has failed.
+pub fn offline(pipeline: &Pipeline, replies: &IndexMap<String, Value>) -> Started {
+    let teachers = pipeline.file.teachers.iter().map(|(name, teacher)| {
+        let format = match (&teacher.openai, &teacher.recorded) {
+            (Some(openai), _) => openai.clone(),
+            (None, recorded) => OpenAi::named(recorded.as_ref().map_or("", |recorded| &recorded.model)),
+        };
+        let limits = LimitsFile { in_flight: Some(1), ..LimitsFile::default() };
+        let teacher = TeacherFile { attempts: 1, limits, ..teacher.clone() };
+        let wire = Wire::Scripted(Script::new(replies));
+        (name.clone(), Arc::new(assemble(name, &teacher, format, wire)))
+    });
+    Started::of(teachers.collect())
+}
+
+/// A teacher from its file and the way to reach it.
+pub fn assemble(name: &str, teacher: &TeacherFile, format: OpenAi, wire: Wire) -> Teacher {
+    let limits = Limits {
+        requests_per_minute: teacher.limits.requests_per_minute,
+        tokens_per_minute: teacher.limits.tokens_per_minute,
+        in_flight: teacher.limits.in_flight.map(|places| places as usize),
+    };
+    Teacher::new(TeacherParts {
+        name: name.to_owned(),
+        identity: teacher.identity.clone().unwrap_or_else(|| format.identity()),
+        gate: Gate::new(limits, teacher.patience),
+        price: teacher.price.map(|price| Price { input: price.input, output: price.output }),
+        attempts_max: teacher.attempts,
+        patience: teacher.patience,
+        format,
+        wire,
+    })
+}
+
+fn below(under: &KeyPath, problems: Vec<Problem>) -> Vec<Problem> {
+    problems.into_iter().map(|problem| problem.below(under)).collect()
+}

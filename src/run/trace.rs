@@ -1,0 +1,138 @@
+//! From a row back to where it was written and to the calls it was made by.
+//!
+//! Reads datasets, runs' folders and the store; changes and prints nothing.
+
+use std::path::{Path, PathBuf};
+
+use crate::data::read::{ReadError, read_dataset};
+use crate::row::{Fields, Value};
+use crate::run::output::{CALLS, ROW};
+use crate::store::{Key, Store, StoreError};
+use crate::teacher::exchange::Exchange;
+
+/// A row that was looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Found {
+    Row(Fields),
+    /// No row has the id.
+    Nothing,
+    /// The rows do not say which they are: saved without `provenance`.
+    NoProvenance,
+}
+
+/// One call that a row was made by.
+#[derive(Clone, Debug)]
+pub struct TracedCall {
+    pub step: String,
+    pub teacher: String,
+    pub model: String,
+    /// In hex, as the row has it.
+    pub key: String,
+    pub attempts: u64,
+    /// `None` when the store has no such reply (any more).
+    pub stored: Option<StoredCall>,
+}
+
+/// A call as the store keeps it.
+#[derive(Clone, Debug)]
+pub struct StoredCall {
+    pub request: Vec<u8>,
+    /// The reply's body as received.
+    pub reply: String,
+    pub exchange: Exchange,
+}
+
+/// The folder of a pipeline's newest run, where its rejects and failures are; `None` when it never ran.
+pub fn latest_run_folder(
+    store: &Store,
+    workspace: &Path,
+    pipeline: &str,
+) -> Result<Option<PathBuf>, StoreError> {
+    let run = store.latest_run(pipeline)?;
+    Ok(run.map(|run| workspace.join(crate::store::FOLDER).join("runs").join(run.id)))
+}
+
+/// The row with an id in a dataset or in a run's rejects or failures.
+pub fn find(dataset: &Path, row: &str) -> Result<Found, ReadError> {
+    for fields in read_dataset(dataset)? {
+        let fields = fields?;
+        match fields.get(ROW).and_then(Value::as_str) {
+            None => return Ok(Found::NoProvenance),
+            Some(id) if id == row => return Ok(Found::Row(fields)),
+            Some(_) => {}
+        }
+    }
+    Ok(Found::Nothing)
+}
+
+/// The calls of a row, in order, with what the store has of them.
+pub fn calls(row: &Fields, store: &Store) -> Result<Vec<TracedCall>, StoreError> {
+    let Some(Value::Array(records)) = row.get(CALLS) else { return Ok(Vec::new()) };
+    let text = |record: &Value, key: &str| record[key].as_str().unwrap_or_default().to_owned();
+    let mut calls = Vec::new();
+    for record in records {
+        let key = text(record, "key");
+        let stored = match key.parse::<Key>() {
+            Ok(key) => stored(store, key)?,
+            Err(_) => None,
+        };
+        calls.push(TracedCall {
+            step: text(record, "step"),
+            teacher: text(record, "teacher"),
+            model: text(record, "model"),
+            attempts: record["attempts"].as_u64().unwrap_or(0),
+            key,
+            stored,
+        });
+    }
+    Ok(calls)
+}
+
+fn stored(store: &Store, key: Key) -> Result<Option<StoredCall>, StoreError> {
+    let Some(found) = store.reply(key)? else { return Ok(None) };
+    let request = found.request()?;
+    let reply = String::from_utf8_lossy(&found.reply()?).into_owned();
+    let exchange = Exchange::read(&request, found.status, &reply);
+    Ok(Some(StoredCall { request, reply, exchange }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::write::{PartOptions, PartWriter};
+    use crate::row::Type;
+    use crate::store::Access;
+    use serde_json::json;
+
+    /// Looks for row 17.1 in a folder with one part of one row.
+    fn check(row: &Value, expected: &Found) {
+        let folder = tempfile::tempdir().unwrap();
+        let row = row.as_object().unwrap();
+        let columns = row.keys().map(|name| (name.clone(), Type::Text)).collect();
+        let mut part = PartWriter::create(folder.path(), columns, PartOptions::default()).unwrap();
+        part.push(row).unwrap();
+        part.finish().unwrap();
+        assert_eq!(&find(folder.path(), "17.1").unwrap(), expected);
+    }
+
+    #[test]
+    fn rows_are_found_by_their_id() {
+        let row = json!({ROW: "17.1", "text": "x"});
+        check(&row, &Found::Row(row.as_object().unwrap().clone()));
+        check(&json!({ROW: "17.10"}), &Found::Nothing);
+        check(&json!({"text": "x"}), &Found::NoProvenance);
+    }
+
+    #[test]
+    fn calls_that_the_store_lost_are_still_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Access::Read).unwrap();
+        let record =
+            json!({"step": "s", "teacher": "t", "model": "m", "key": "00".repeat(32), "attempts": 2});
+        let row = json!({CALLS: [record, {"key": "broken"}]});
+        let calls = calls(row.as_object().unwrap(), &store).unwrap();
+        let seen: Vec<_> =
+            calls.iter().map(|call| (call.step.as_str(), call.attempts, call.stored.is_some())).collect();
+        assert_eq!(seen, [("s", 2, false), ("", 0, false)]);
+    }
+}
