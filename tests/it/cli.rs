@@ -1,0 +1,183 @@
+//! The commands as a user meets them: what they print, what they say, how they end.
+
+use serde_json::json;
+
+use crate::workspace::{FakeTeacher, Workspace};
+
+/// A starter, written into a new workspace.
+fn hello() -> Workspace {
+    let workspace = Workspace::new();
+    workspace.run(&["new", "hello", "."]).ended(0).prints(&["hello.yaml", "templates/greeting.md.j2"]);
+    workspace
+}
+
+/// The flag that sends the starter's calls to a teacher.
+fn to(teacher: &FakeTeacher) -> String {
+    format!("teachers.writer.openai.url={}", teacher.url)
+}
+
+#[test]
+fn new_writes_a_starter_once() {
+    let workspace = Workspace::new();
+    workspace.run(&["new"]).ended(0).prints(&["hello", "three rows"]);
+    workspace.run(&["new", "helo"]).ended(2).says(&["no starter `helo`", "did you mean `hello`?"]);
+    workspace.run(&["new", "hello"]).ended(0).says(&["next: textmill test hello/hello.yaml"]);
+    workspace.write("hello/hello.yaml", "mine");
+    workspace
+        .run(&["new", "hello"])
+        .ended(2)
+        .says(&["already there: `hello/hello.yaml`", "nothing was written"]);
+    assert_eq!(workspace.read("hello/hello.yaml"), "mine");
+}
+
+#[test]
+fn a_starter_passes_its_check_and_its_tests() {
+    let workspace = hello();
+    workspace.run(&["check", "hello.yaml"]).ended(0);
+    let ran = workspace.run(&["test", "hello.yaml"]).ended(0).says(&["2 tests passed"]);
+    assert_eq!(ran.stdout, "ok      a greeting is kept\nok      a refusal is rejected\n");
+    // Nothing is left behind: tests have a store of their own.
+    assert!(!workspace.path().join(".textmill").exists());
+}
+
+#[test]
+fn a_test_that_fails_shows_what_came() {
+    let workspace = hello();
+    let text =
+        workspace.read("hello.yaml").replace("greeting: \"Good morning, harbour!\" }]", "greeting: Bye }]");
+    workspace.write("hello.yaml", &text);
+    workspace.run(&["test", "hello.yaml"]).ended(1).says(&["1 of 2 tests failed"]).prints(&[
+        "FAILED  a greeting is kept\n  kept[0].greeting: expected \"Bye\", came \"Good morning, harbour!\"\n",
+        "  how its rows ended:\n    row 0: kept\n",
+        "ok      a refusal is rejected\n",
+    ]);
+    let results = workspace.run(&["test", "hello.yaml", "--json"]).ended(1).json();
+    assert_eq!([&results[0]["passed"], &results[1]["passed"]], [false, true]);
+    assert_eq!(results[0]["misses"][0]["at"], "kept[0].greeting");
+
+    let untested = text.split("\ntests:").next().unwrap();
+    workspace.write("hello.yaml", untested);
+    workspace.run(&["test", "hello.yaml"]).ended(0).says(&["no tests"]);
+    workspace.write("hello.yaml", &untested.replace("steps:", "stepz:"));
+    workspace.run(&["test", "hello.yaml"]).ended(2).says(&["stepz"]);
+}
+
+#[test]
+fn plan_tells_the_calls_before_and_after_a_run() {
+    let (workspace, teacher) = (hello(), FakeTeacher::start(&["--reply-bytes", "100"]));
+    let to = to(&teacher);
+    let plan =
+        |more: &[&str]| workspace.run(&[&["plan", "hello.yaml", "--set", &to], more].concat()).ended(0);
+    plan(&[]).prints(&[
+        "hello, epoch 0: 3 source rows\n",
+        "in all: 3 calls",
+        "cost unknown: a teacher has no `price`",
+    ]);
+    assert!(!workspace.path().join(".textmill").exists(), "a plan writes nothing");
+    let free = workspace.read("hello.yaml");
+    let priced = free.replace("    limits:", "    price: { input: 1, output: 2 }\n    limits:");
+    workspace.write("hello.yaml", &priced.replace("\nsource:", "\nbudget: { usd: 1 }\nsource:"));
+    plan(&[]).prints(&["budget: 1 USD, of which 0 are spent; this plan fits"]);
+    plan(&["--set", "budget.usd=0.002"]).prints(&["this plan may not fit"]);
+
+    workspace.run(&["run", "hello.yaml", "--set", &to]).ended(0);
+    let done = plan(&["--json"]).json();
+    assert_eq!(done["calls"], json!({"low": 0, "high": 0}));
+    assert_eq!(done["steps"][0]["from_store"], json!({"low": 3, "high": 3}));
+    plan(&["--rows", "1"]).prints(&["hello, epoch 0: 1 source rows\n", "in all: 0 calls"]);
+
+    workspace.write("templates/greeting.md.j2", "Greet {{ place }} in the {{ mood }} way.");
+    plan(&[]).prints(&["in all: 3 calls", "step `greeting` asks something new: 3 calls of run"]);
+}
+
+#[test]
+fn show_lists_rows_and_traces_one() {
+    let (workspace, teacher) = (hello(), FakeTeacher::start(&["--reply-bytes", "100"]));
+    workspace
+        .run(&["show", "hello.yaml"])
+        .ended(2)
+        .says(&["nothing is published yet", "hint: textmill run hello.yaml"]);
+    workspace.run(&["show", "hello.yaml", "--rejected"]).ended(2).says(&["`hello` has not run here yet"]);
+    workspace.run(&["run", "hello.yaml", "--set", &to(&teacher)]).ended(0);
+
+    let rows = workspace.run(&["show", "hello.yaml", "--json", "--limit", "2"]).ended(0);
+    assert_eq!(rows.stdout.lines().count(), 2);
+    assert!(rows.stdout.starts_with("{\"place\":\"the harbour\""), "{rows:#?}");
+    workspace.run(&["show", "datasets/hello"]).ended(0).prints(&["── row ──\nplace: the harbour\n"]);
+    workspace.run(&["show", "hello.yaml", "--rejected"]).ended(0).says(&["no rows in"]);
+
+    let traced = workspace.run(&["show", "hello.yaml", "--row", "1"]).ended(0).prints(&[
+        "── kept ──\nplace: a night train\n",
+        "── call 1: step `greeting` asked `writer` (fake",
+        "user:\n  Write a greeting of two or three sentences",
+        "reply:\n  ",
+    ]);
+    assert!(!traced.stdout.contains("textmill_calls"), "{traced:#?}");
+    let traced = workspace.run(&["show", "hello.yaml", "--row", "1", "--json"]).ended(0).json();
+    assert_eq!(traced["calls"][0]["request"]["messages"][0]["role"], "user");
+    workspace.run(&["show", "hello.yaml", "--row", "9"]).ended(2).says(&["there is no row `9`"]);
+    workspace.run(&["show", "hello.yaml", "--row", "x"]).ended(2).says(&["`x` is no row id"]);
+}
+
+#[test]
+fn show_finds_rejects_and_says_what_provenance_is_for() {
+    let (workspace, teacher) = (hello(), FakeTeacher::start(&["--fault", "refusal=1"]));
+    let text = workspace.read("hello.yaml").replace(", provenance: true", "");
+    workspace.write("hello.yaml", &text);
+    workspace.run(&["run", "hello.yaml", "--set", &to(&teacher)]).ended(0);
+    workspace.run(&["show", "hello.yaml", "--rejected"]).ended(0).prints(&["reason: refused"]);
+    workspace
+        .run(&["show", "hello.yaml", "--row", "0"])
+        .ended(0)
+        .prints(&["── rejected ──", "── call 1: step `greeting`"]);
+    let kept = FakeTeacher::start(&[]);
+    workspace.run(&["run", "hello.yaml", "--set", &to(&kept)]).ended(0);
+    workspace.run(&["show", "hello.yaml", "--row", "0"]).ended(2).says(&["hint: set `provenance: true`"]);
+}
+
+#[test]
+fn explain_prints_an_operators_doc() {
+    let workspace = Workspace::new();
+    workspace
+        .run(&["explain"])
+        .ended(0)
+        .prints(&["generate", "ask a teacher to write something for each row"]);
+    workspace.run(&["explain", "keep_if"]).ended(0).prints(&["# What it does", "# Example", "- keep_if:"]);
+    workspace.run(&["explain", "keepif"]).ended(2).says(&["no operator `keepif`", "did you mean `keep_if`?"]);
+}
+
+#[test]
+fn schema_and_completions_are_printed() {
+    let workspace = Workspace::new();
+    let schema = workspace.run(&["schema"]).ended(0).json();
+    assert_eq!(schema["required"], json!(["textmill", "name", "source", "steps", "save"]));
+    for shell in ["bash", "zsh", "fish"] {
+        workspace.run(&["completions", shell]).ended(0).prints(&["explain"]);
+    }
+}
+
+#[test]
+fn store_counts_exports_and_prunes() {
+    let (workspace, teacher) = (hello(), FakeTeacher::start(&[]));
+    workspace.run(&["store", "stats"]).ended(2).says(&["there is no store", "--workspace"]);
+    workspace.run(&["run", "hello.yaml", "--set", &to(&teacher)]).ended(0);
+    workspace.run(&["store", "stats"]).ended(0).prints(&["3 replies", "model fake"]).says(&["personal data"]);
+
+    let exported = workspace.run(&["store", "export", "--step", "greeting"]).ended(0);
+    let first: serde_json::Value = serde_json::from_str(exported.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(exported.stdout.lines().count(), 3);
+    assert_eq!((&first["origin"]["pipeline"], &first["status"]), (&json!("hello"), &json!(200)));
+    assert!(first["request"]["messages"].is_array() && first["reply"]["choices"].is_array(), "{first}");
+    assert_eq!(workspace.run(&["store", "export", "--older-than", "1d"]).ended(0).stdout, "");
+
+    workspace.run(&["store", "prune"]).ended(2).says(&["no filter is given"]);
+    workspace.run(&["store", "prune", "--step", "greeting"]).ended(0).says(&["3 replies", "--yes"]);
+    let stats = workspace.run(&["store", "stats", "--json"]).ended(0).json();
+    assert_eq!(stats["replies"], 3);
+    workspace
+        .run(&["store", "prune", "--step", "greeting", "--yes", "--compact"])
+        .ended(0)
+        .says(&["were deleted"]);
+    let stats = workspace.run(&["store", "stats", "--json"]).ended(0).json();
+    assert_eq!(stats["replies"], 0);
+}

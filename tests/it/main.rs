@@ -1,0 +1,14 @@
+//! The integration tests: the real binary on temporary folders, against real processes on loopback.
+//!
+//! One binary, so that it links once.
+
+mod cli;
+mod crash;
+mod determinism;
+mod faults;
+mod keys;
+mod problems;
+mod readme;
+mod secrets;
+mod tidy;
+mod workspace;
