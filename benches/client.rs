@@ -1,0 +1,327 @@
+//! The client against the fake teacher, beside a bare reqwest loop: CPU per row, calls in flight, chained
+//! calls, use of the limits, memory.
+//!
+//! `cargo bench --bench client -- [cpu] [flight] [chain] [requests] [tokens] [hang] [memory]`; all without
+//! arguments. Everything runs as processes of their own, and figures to compare come from one run. CPU time is
+//! user and system time of the client's process, from the kernel's accounts (10 ms grain).
+
+#![expect(clippy::print_stdout, reason = "a bench prints its figures")]
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_textmill");
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    if args.first().is_some_and(|arg| arg == "bare-loop") {
+        return bare_loop(&args[1], args[2].parse().unwrap());
+    }
+    let all: [(&str, fn()); 7] = [
+        ("cpu", cpu),
+        ("flight", flight),
+        ("chain", chain),
+        ("requests", requests),
+        ("tokens", tokens),
+        ("hang", hang),
+        ("memory", memory),
+    ];
+    for (name, bench) in all {
+        if args.is_empty() || args.iter().any(|arg| arg == name) {
+            println!("## {name}");
+            bench();
+        }
+    }
+}
+
+struct Teacher {
+    child: Child,
+    url: String,
+}
+
+impl Teacher {
+    fn start(args: &[&str]) -> Teacher {
+        let mut child = Command::new(BINARY)
+            .arg("teacher")
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut url).unwrap();
+        Teacher { child, url: url.trim().to_owned() }
+    }
+
+    fn stats(&self) -> Value {
+        let host = self.url.trim_start_matches("http://").trim_end_matches("/v1");
+        let mut stream = TcpStream::connect(host).unwrap();
+        write!(stream, "GET /stats HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        serde_json::from_str(reply.split_once("\r\n\r\n").unwrap().1).unwrap()
+    }
+}
+
+impl Drop for Teacher {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a finished process took.
+struct Took {
+    wall: Duration,
+    cpu: Duration,
+    rss_mib: u64,
+}
+
+/// CPU time of all children that were waited for, from `/proc/self/stat` (fields 16 and 17, in ticks).
+fn children_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    let ticks: u64 = fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Peak resident memory of a live process, in MiB.
+fn peak_rss_mib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
+fn run(command: &mut Command) -> Took {
+    let (before, started) = (children_cpu(), Instant::now());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut rss_mib = 0;
+    let status = loop {
+        rss_mib = rss_mib.max(peak_rss_mib(child.id()).unwrap_or(0));
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let wall = started.elapsed();
+    assert!(status.success(), "{command:?} ended with {status}");
+    Took { wall, cpu: children_cpu() - before, rss_mib }
+}
+
+struct Job {
+    folder: tempfile::TempDir,
+}
+
+impl Job {
+    /// A pipeline over `rows` numbered rows.
+    fn new(rows: usize, teachers: &str, steps: &str) -> Job {
+        let folder = tempfile::tempdir().unwrap();
+        let lines: String = (0..rows).map(|n| format!("{{\"n\": {n}}}\n")).collect();
+        std::fs::write(folder.path().join("rows.jsonl"), lines).unwrap();
+        let pipeline = format!(
+            "textmill: 1\nname: bench\nteachers:\n{teachers}\nsource: {{ files: {{ path: rows.jsonl }} }}\n\
+             steps:\n{steps}\nsave: {{ parquet: out }}\n"
+        );
+        std::fs::write(folder.path().join("p.yaml"), pipeline).unwrap();
+        Job { folder }
+    }
+
+    fn run(&self) -> Took {
+        run(Command::new(BINARY).args(["run", "p.yaml"]).current_dir(self.path()))
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn teacher(name: &str, url: &str, limits: &str) -> String {
+    format!("  {name}: {{ openai: {{ url: \"{url}\", model: fake }}, limits: {{ {limits} }} }}\n")
+}
+
+const PROMPT: &str = "Write a short lesson on item {{ n }} for a student who has never seen it before, with one \
+                      example and one question at the end, please.";
+
+fn step(teacher: &str, prompt: &str, into: &str) -> String {
+    format!("  - generate: {{ teacher: {teacher}, prompt: \"{prompt}\", into: {into}, max_tokens: 600 }}\n")
+}
+
+/// CPU per row of the whole client, 20,000 rows, latency 0, beside the bare loop.
+fn cpu() {
+    const ROWS: usize = 20_000;
+    let micros = |took: &Took| took.cpu.as_secs_f64() * 1e6 / ROWS as f64;
+    for _ in 0..3 {
+        let fake = Teacher::start(&[]);
+        let exe = std::env::current_exe().unwrap();
+        let bare = run(Command::new(exe).args(["bare-loop", &fake.url, &ROWS.to_string()]));
+        let job = Job::new(ROWS, &teacher("w", &fake.url, "in_flight: 64"), &step("w", PROMPT, "text"));
+        let ours = job.run();
+        let again = job.run();
+        println!(
+            "textmill {:.0} µs/row ({:.0} rows/s), bare loop {:.0} µs/row, resume from the store {:.0} µs/row",
+            micros(&ours),
+            ROWS as f64 / ours.wall.as_secs_f64(),
+            micros(&bare),
+            micros(&again)
+        );
+    }
+}
+
+/// Lognormal latency (median 200 ms, sigma 0.6), 256 allowed in flight.
+fn flight() {
+    let fake = Teacher::start(&["--latency-ms", "200", "--latency-sigma", "0.6"]);
+    let job = Job::new(20_000, &teacher("w", &fake.url, "in_flight: 256"), &step("w", PROMPT, "text"));
+    let took = job.run();
+    let seconds: Vec<f64> =
+        fake.stats()["in_flight_by_second"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    let middle = &seconds[2..seconds.len().saturating_sub(3)];
+    let mean = middle.iter().sum::<f64>() / middle.len() as f64;
+    println!(
+        "{:.1} s; mean in flight at the server between ramp-up (2 s) and tail (3 s): {mean:.1} of 256 = {:.1} %",
+        took.wall.as_secs_f64(),
+        mean / 2.56
+    );
+}
+
+/// Two chained calls of 200 ms: to two teachers against one call, and to one shared teacher.
+fn chain() {
+    const ROWS: usize = 4000;
+    let latency = ["--latency-ms", "200"];
+    let (a, b) = (Teacher::start(&latency), Teacher::start(&latency));
+    let limits = "in_flight: 64";
+    let one = Job::new(ROWS, &teacher("a", &a.url, limits), &step("a", PROMPT, "x")).run();
+    let both = teacher("a", &a.url, limits) + &teacher("b", &b.url, limits);
+    let steps = step("a", PROMPT, "x") + &step("b", "Grade: {{ x }}", "y");
+    let two = Job::new(ROWS, &both, &steps).run();
+    let shared = step("a", PROMPT, "x") + &step("a", "Grade: {{ x }}", "y");
+    let shared = Job::new(ROWS, &teacher("a", &a.url, limits), &shared).run();
+    let ideal = 2.0 * ROWS as f64 / 64.0 * 0.2;
+    println!(
+        "one call {:.2} s; two teachers {:.2} s ({:.3} x); one shared teacher {:.2} s ({:.3} x its work / limit)",
+        one.wall.as_secs_f64(),
+        two.wall.as_secs_f64(),
+        two.wall.as_secs_f64() / one.wall.as_secs_f64(),
+        shared.wall.as_secs_f64(),
+        shared.wall.as_secs_f64() / ideal
+    );
+}
+
+/// Share of an allowance used between seconds 10 and 70, and the share of 429s.
+fn used(fake: &Teacher, per_minute: f64, counted: &str) {
+    let stats = fake.stats();
+    let seconds: Vec<f64> = stats[counted].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    let window: f64 = seconds.iter().skip(10).take(60).sum();
+    let refused = stats["rate_limited"].as_f64().unwrap();
+    println!(
+        "{:.1} % of the allowance used between seconds 10 and 70; {} of {} replies were 429 ({:.2} %)",
+        window / per_minute * 100.0,
+        refused,
+        stats["requests"],
+        refused / stats["requests"].as_f64().unwrap() * 100.0
+    );
+}
+
+/// 3,000 requests a minute, a strict bucket with a burst of one second.
+fn requests() {
+    let fake =
+        Teacher::start(&["--requests-per-minute", "3000", "--latency-ms", "300", "--latency-sigma", "0.5"]);
+    let limits = "requests_per_minute: 3000, in_flight: 256";
+    Job::new(3800, &teacher("w", &fake.url, limits), &step("w", PROMPT, "text")).run();
+    used(&fake, 3000.0, "ok_by_second");
+}
+
+/// 600,000 tokens a minute with small and large requests mixed.
+fn tokens() {
+    const LIMIT: &str = "600000";
+    let fake =
+        Teacher::start(&["--tokens-per-minute", LIMIT, "--latency-ms", "300", "--latency-sigma", "0.5"]);
+    let limits = format!("tokens_per_minute: {LIMIT}, in_flight: 256");
+    let large = "{% if n % 20 == 0 %}{% for i in range(400) %}Consider this case with care, number {{ i }}. {% endfor %}{% endif %}";
+    let prompt = format!("{large}{PROMPT}");
+    let job = Job::new(1700, &teacher("w", &fake.url, &limits), &step("w", &prompt, "text"));
+    let took = job.run();
+    let stats = fake.stats();
+    let tokens = stats["tokens_in"].as_f64().unwrap() + stats["tokens_out"].as_f64().unwrap();
+    println!(
+        "{tokens} tokens in {:.1} s: {:.1} % of the allowance",
+        took.wall.as_secs_f64(),
+        tokens / (600_000.0 * took.wall.as_secs_f64() / 60.0) * 100.0
+    );
+    used(&fake, f64::INFINITY, "ok_by_second");
+}
+
+/// Row 0 hangs for 60 s at about 1,000 rows a second: no throughput is lost.
+fn hang() {
+    const ROWS: usize = 40_000;
+    for hang in [false, true] {
+        let mut args = vec!["--latency-ms", "100"];
+        if hang {
+            args.extend(["--hang-once", "item 0 for:30"]);
+        }
+        let fake = Teacher::start(&args);
+        let job = Job::new(ROWS, &teacher("w", &fake.url, "in_flight: 128"), &step("w", PROMPT, "text"));
+        let took = job.run();
+        let stats = fake.stats();
+        let by_second: Vec<f64> =
+            stats["ok_by_second"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+        let best: f64 = by_second.iter().skip(2).take(15).sum::<f64>() / 15.0;
+        println!(
+            "row 0 hangs: {hang}; {:.1} s; {best:.0} rows/s in seconds 2 to 17; peak {} MiB",
+            took.wall.as_secs_f64(),
+            took.rss_mib
+        );
+    }
+}
+
+/// Peak memory of 20,000 and of 200,000 rows.
+fn memory() {
+    let fake = Teacher::start(&["--reply-bytes", "400"]);
+    let mut peaks = Vec::new();
+    for rows in [20_000, 200_000] {
+        let job = Job::new(rows, &teacher("w", &fake.url, "in_flight: 64"), &step("w", PROMPT, "text"));
+        let took = job.run();
+        println!("{rows} rows: peak {} MiB, {:.1} s", took.rss_mib, took.wall.as_secs_f64());
+        peaks.push(took.rss_mib as f64);
+    }
+    println!("ratio {:.2}", peaks[1] / peaks[0]);
+}
+
+/// The least that a client must do: render a prompt, send, read the answer's text, 64 at a time.
+fn bare_loop(url: &str, rows: usize) {
+    use futures_util::StreamExt;
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let url = format!("{url}/chat/completions");
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let calls = futures_util::stream::iter(0..rows).map(|n| {
+            let (client, url) = (client.clone(), url.clone());
+            async move {
+                let prompt = PROMPT.replace("{{ n }}", &n.to_string());
+                let body = serde_json::json!({
+                    "model": "fake", "max_tokens": 600, "messages": [{"role": "user", "content": prompt}],
+                });
+                let reply = client
+                    .post(url)
+                    .header("content-type", "application/json")
+                    .body(body.to_string())
+                    .send()
+                    .await
+                    .unwrap()
+                    .bytes()
+                    .await
+                    .unwrap();
+                let reply: Value = serde_json::from_slice(&reply).unwrap();
+                reply["choices"][0]["message"]["content"].as_str().unwrap().len()
+            }
+        });
+        let total: usize =
+            calls.buffer_unordered(64).fold(0, |sum, length| async move { sum + length }).await;
+        assert!(total > 0);
+    });
+}
