@@ -43,12 +43,13 @@ struct State {
     stopping: bool,
     /// Rows above this id are not needed.
     cut: Option<RowId>,
-    /// The lowest row that is open: the one that everything else waits for.
-    lowest: Option<RowId>,
 }
 
 struct Inner {
     state: watch::Sender<State>,
+    /// The lowest row that is open: the one that everything else waits for. Apart from the state, since it
+    /// changes with every row and only calls that wait for the budget look at it.
+    lowest: watch::Sender<Option<RowId>>,
     reason: Mutex<Option<StopReason>>,
     stopping: CancellationToken,
     aborting: CancellationToken,
@@ -62,6 +63,7 @@ impl Default for Control {
     fn default() -> Control {
         Control(Arc::new(Inner {
             state: watch::Sender::new(State::default()),
+            lowest: watch::Sender::new(None),
             reason: Mutex::new(None),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
@@ -97,25 +99,20 @@ impl Control {
 
     /// Tells which row is the lowest open one.
     pub fn lowest_is(&self, id: Option<&RowId>) {
-        self.0.state.send_if_modified(|state| {
-            let changed = state.lowest.as_ref() != id;
+        self.0.lowest.send_if_modified(|lowest| {
+            let changed = lowest.as_ref() != id;
             if changed {
-                state.lowest = id.cloned();
+                *lowest = id.cloned();
             }
             changed
         });
     }
 
-    /// Whether no open row is below this one.
-    pub fn is_lowest(&self, row: &RowId) -> bool {
-        self.0.state.borrow().lowest.as_ref().is_none_or(|lowest| row <= lowest)
-    }
-
-    /// Resolves when a call for this row must not be sent any more, or when it is the lowest open one.
-    pub async fn unwanted_or_lowest(&self, row: &RowId) {
-        let mut watching = self.0.state.subscribe();
-        let turn =
-            |state: &State| !wanted(state, row) || state.lowest.as_ref().is_none_or(|lowest| row <= lowest);
+    /// Resolves when no open row is below this one.
+    pub async fn lowest(&self, row: &RowId) {
+        let mut watching = self.0.lowest.subscribe();
+        let turn = |lowest: &Option<RowId>| lowest.as_ref().is_none_or(|lowest| row <= lowest);
+        // The sender lives as long as `self`.
         let _ = watching.wait_for(turn).await;
     }
 

@@ -451,7 +451,7 @@ impl Caller {
             return Err(NoAnswer::Stopped);
         }
         let control = &self.desk.control;
-        let first = control.unwanted_or_lowest(&call.row.id);
+        let first = control.lowest(&call.row.id);
         let reserved = tokio::select! {
             biased;
             () = control.unwanted(&call.row.id) => return Err(NoAnswer::Stopped),

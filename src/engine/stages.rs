@@ -81,11 +81,6 @@ impl Stages {
         self.folds[fold]
     }
 
-    /// The step that a row is in which comes from a stage.
-    pub fn step_of_stage(&self, stage: usize) -> usize {
-        self.stages.get(stage).map_or(self.steps.len(), |stage| stage.step)
-    }
-
     /// Takes a row from a stage as far as it gets on its own.
     pub async fn advance(&self, mut row: Row, mut at: usize, progress: &Progress) -> Event {
         while let Some(stage) = self.stages.get(at) {
