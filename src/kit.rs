@@ -30,6 +30,23 @@ pub struct Missing {
     pub step: String,
 }
 
+/// Where a field path leads, as far as the columns' types tell.
+enum Reach<'a> {
+    Value(&'a Type),
+    NoField,
+    /// The object at `whole` has other keys.
+    NoKey {
+        whole: String,
+        wanted: &'a str,
+        keys: &'a [(String, Type)],
+    },
+    /// Something without known keys is in the way.
+    NoObject {
+        kind: &'a Type,
+        wanted: &'a str,
+    },
+}
+
 /// What the check of one step sees and adds to.
 pub struct Check<'a> {
     pub templates: &'a Templates,
@@ -137,60 +154,59 @@ impl Check<'_> {
     /// What is wrong with a path into objects whose keys are known. What is in a text, a list or any
     /// JSON is a template's own business.
     fn unknown_key(&self, path: &FieldPath) -> Option<(String, Option<String>)> {
-        let mut found = self.columns.get(path.field())?;
+        let Reach::NoKey { whole, wanted, keys } = self.reach(path) else { return None };
+        let hint = name_hint(wanted, keys.iter().map(|(name, _)| name.as_str()));
+        Some((format!("`{whole}` has no key `{wanted}`"), hint))
+    }
+
+    /// Follows a path as far as the types are known.
+    fn reach<'a>(&'a self, path: &'a FieldPath) -> Reach<'a> {
+        let Some(mut found) = self.columns.get(path.field()) else { return Reach::NoField };
         let mut whole = path.field().to_owned();
         for wanted in path.keys() {
-            let Type::Object(fields) = found else { return None };
-            let Some((_, item)) = fields.iter().find(|(name, _)| name == wanted) else {
-                let hint = name_hint(wanted, fields.iter().map(|(name, _)| name.as_str()));
-                return Some((format!("`{whole}` has no key `{wanted}`"), hint));
+            let keys = match found {
+                Type::Object(keys) => keys,
+                kind => return Reach::NoObject { kind, wanted },
+            };
+            let Some((_, item)) = keys.iter().find(|(name, _)| name == wanted) else {
+                return Reach::NoKey { whole, wanted, keys };
             };
             found = item;
             whole = format!("{whole}.{wanted}");
         }
-        None
+        Reach::Value(found)
     }
 
     /// Checks that a field path exists here; returns its type if that is known.
     pub fn reads(&mut self, key: &str, path: &str) -> Option<Type> {
         let path = FieldPath::parse(path);
-        let Some(mut found) = self.columns.get(path.field()).cloned() else {
-            let known = self.columns.keys().cloned().collect();
-            let (place, step) = (self.place(key), self.step.clone());
-            self.missing.push(Missing { place, field: path.field().to_owned(), known, step });
-            return None;
+        let (message, hint) = match self.reach(&path) {
+            Reach::Value(kind) => return Some(kind.clone()),
+            Reach::NoObject { kind: Type::Json, .. } => return Some(Type::Json),
+            Reach::NoField => {
+                let known = self.columns.keys().cloned().collect();
+                let (place, step) = (self.place(key), self.step.clone());
+                self.missing.push(Missing { place, field: path.field().to_owned(), known, step });
+                return None;
+            }
+            Reach::NoKey { wanted, keys, .. } => {
+                let hint = name_hint(wanted, keys.iter().map(|(name, _)| name.as_str()));
+                (format!("`{}` has no key `{wanted}`", path.field()), hint)
+            }
+            Reach::NoObject { kind, wanted } => {
+                (format!("`{}` is {kind}; it has no key `{wanted}`", path.field()), None)
+            }
         };
-        for wanted in path.keys() {
-            found = match found {
-                Type::Object(fields) => {
-                    let names: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
-                    match fields.into_iter().find(|(name, _)| name == wanted) {
-                        Some((_, item)) => item,
-                        None => {
-                            self.problem(key, format!("`{}` has no key `{wanted}`", path.field())).hint =
-                                name_hint(wanted, names.iter().map(String::as_str));
-                            return None;
-                        }
-                    }
-                }
-                Type::Json => Type::Json,
-                other => {
-                    self.problem(key, format!("`{}` is {other}; it has no key `{wanted}`", path.field()));
-                    return None;
-                }
-            };
-        }
-        Some(found)
+        self.problem(key, message).hint = hint;
+        None
     }
 
     /// The type of the value at a field path, if it is known; reports nothing.
     pub fn type_at(&self, path: &str) -> Option<Type> {
-        let path = FieldPath::parse(path);
-        let start = self.columns.get(path.field())?.clone();
-        path.keys().iter().try_fold(start, |found, wanted| match found {
-            Type::Object(fields) => fields.into_iter().find(|(name, _)| name == wanted).map(|(_, item)| item),
-            _ => None,
-        })
+        match self.reach(&FieldPath::parse(path)) {
+            Reach::Value(kind) => Some(kind.clone()),
+            Reach::NoField | Reach::NoKey { .. } | Reach::NoObject { .. } => None,
+        }
     }
 
     /// Declares a new column; a name that is taken or reserved is a problem.
