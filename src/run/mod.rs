@@ -21,7 +21,7 @@ use crate::engine::{Engine, Finish, Progress, Settings, Until};
 use crate::kit::Kit;
 use crate::pipeline::check::Pipeline;
 use crate::problem::Problem;
-use crate::store::{NewRun, RunStatus, Store, StoreError};
+use crate::store::{NewRun, Run as StoredRun, RunStatus, Store, StoreError};
 use crate::teacher::process::MINIMAL_ENV;
 use crate::teacher::wire::Teacher;
 
@@ -333,6 +333,15 @@ fn build_steps(
     Ok(steps)
 }
 
+/// How far back the last run of an epoch is looked for.
+const RUNS_MAX: u32 = 100;
+
+/// The epoch's last run, if that was not finished: the one that a run of the epoch resumes.
+fn unfinished_run(store: &Store, pipeline: &str, epoch: &str) -> Result<Option<StoredRun>, StoreError> {
+    let last = store.runs(Some(pipeline), RUNS_MAX)?.into_iter().find(|run| run.epoch == epoch);
+    Ok(last.filter(|run| run.status != RunStatus::Finished))
+}
+
 /// Since when the replies of fresh steps count: since this run began, or since an unfinished run of the
 /// epoch began that asked for the same, so that it can be resumed.
 fn fresh_since(
@@ -341,9 +350,7 @@ fn fresh_since(
     pipeline: &str,
     started_unix_ms: i64,
 ) -> Result<HashMap<String, i64>, StoreError> {
-    let last = store.runs(Some(pipeline), 100)?.into_iter().find(|run| run.epoch == options.epoch);
-    let unfinished = last.filter(|run| run.status != RunStatus::Finished);
-    let asked: HashMap<String, i64> = unfinished
+    let asked: HashMap<String, i64> = unfinished_run(store, pipeline, &options.epoch)?
         .and_then(|run| serde_json::from_str::<serde_json::Value>(&run.options).ok())
         .and_then(|options| serde_json::from_value(options["fresh"].clone()).ok())
         .unwrap_or_default();

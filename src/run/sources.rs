@@ -12,12 +12,10 @@ use crate::data::read::ReadError;
 use crate::pipeline::check::Pipeline;
 use crate::pipeline::source::open_files;
 use crate::problem::{Place, Problem};
-use crate::run::{RunError, run_folder};
-use crate::store::{RunStatus, Store};
+use crate::run::{RunError, run_folder, unfinished_run};
+use crate::store::Store;
 
 const FILE: &str = "sources.json";
-/// How far back the last run of an epoch is looked for.
-const RUNS_MAX: u32 = 100;
 
 /// The files that a pipeline reads, with their hashes.
 pub fn read(pipeline: &Pipeline) -> Result<Vec<SourceRecord>, ReadError> {
@@ -55,8 +53,7 @@ pub fn changes(
     pipeline: &str,
     epoch: &str,
 ) -> Result<Vec<Problem>, RunError> {
-    let last = store.runs(Some(pipeline), RUNS_MAX)?.into_iter().find(|run| run.epoch == epoch);
-    let Some(last) = last.filter(|run| run.status != RunStatus::Finished) else { return Ok(Vec::new()) };
+    let Some(last) = unfinished_run(store, pipeline, epoch)? else { return Ok(Vec::new()) };
     // A run whose folder was removed is not compared with.
     let kept = std::fs::read_to_string(run_folder(workspace, &last.id).join(FILE)).unwrap_or_default();
     let Ok(earlier) = serde_json::from_str::<Vec<SourceRecord>>(&kept) else { return Ok(Vec::new()) };
