@@ -92,8 +92,6 @@ pub enum Draw {
 pub struct Asked {
     pub answer: Answer,
     pub mark: CallMark,
-    /// The request's body, for asking again with a correction.
-    pub key: Key,
 }
 
 /// Why a call has no answer.
@@ -225,7 +223,7 @@ impl Caller {
         match read {
             Ok(answer) => {
                 let mark = self.mark(call, &answer, found.attempts, found.usd_nano);
-                Ok(Some(Asked { answer, mark, key: call.key }))
+                Ok(Some(Asked { answer, mark }))
             }
             Err(fault) => Err(ended_by(&fault, found.attempts)),
         }
@@ -390,7 +388,7 @@ impl Caller {
         self.counts.reply(usage, usd_nano);
         self.desk.monitor.answered();
         let mark = self.mark(call, &reply.answer, attempts, usd_nano);
-        Ok(Asked { answer: reply.answer, mark, key: call.key })
+        Ok(Asked { answer: reply.answer, mark })
     }
 
     /// Remembers what a server declined, so that the same request is not sent again.

@@ -324,7 +324,7 @@ impl Question {
         let mut continued = 0;
         loop {
             let request = self.request(messages.clone());
-            let Asked { answer, mark, .. } = self.caller.ask(row, self.draw, sample, &request).await?;
+            let Asked { answer, mark } = self.caller.ask(row, self.draw, sample, &request).await?;
             row.calls.push(mark);
             whole.push_str(&answer.text);
             match answer.finish {
