@@ -20,6 +20,12 @@ pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Fastest ordinary zstd level: bodies are a few KB, where higher levels gain next to nothing.
 const ZSTD_LEVEL: i32 = 1;
 
+/// Bodies below this are kept as they are: their frame and tables cost what they save.
+const PACKED_BYTES_MIN: usize = 512;
+
+/// RFC 8878 section 3.1.1.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
+
 /// Largest count or price in a reply's row, so that sums over all replies stay exact.
 const COUNT_MAX: u64 = 1 << 52;
 
@@ -355,7 +361,18 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
+/// The body as it is stored: packed where that makes it shorter, else as it is. [`decompress`] tells them
+/// apart by their length.
 fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
+    if body.len() < PACKED_BYTES_MIN && !body.starts_with(&ZSTD_MAGIC) {
+        return Ok(body.to_vec());
+    }
+    let packed = pack(body)?;
+    let shorter = packed.len() < body.len() || body.starts_with(&ZSTD_MAGIC);
+    Ok(if shorter { packed } else { body.to_vec() })
+}
+
+fn pack(body: &[u8]) -> io::Result<Vec<u8>> {
     COMPRESSOR.with_borrow_mut(|slot| {
         let mut context = match slot.take() {
             Some(context) => context,
@@ -369,9 +386,13 @@ fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
     })
 }
 
-/// `None` when it is not `bytes` of something that [`compress`] packed.
+/// `None` when it is not `bytes` of something that [`compress`] made.
 fn decompress(packed: &[u8], bytes: u64) -> Option<Vec<u8>> {
     let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= BODY_BYTES_MAX)?;
+    // A body is JSON or a line of text, which no frame's magic number can begin.
+    if packed.len() == bytes && !packed.starts_with(&ZSTD_MAGIC) {
+        return Some(packed.to_vec());
+    }
     DECOMPRESSOR.with_borrow_mut(|slot| {
         let mut context = match slot.take() {
             Some(context) => context,
@@ -456,7 +477,7 @@ mod tests {
     async fn a_damaged_body_is_an_error_and_no_text() {
         let fixture = fixture::open();
         save(&fixture.store, 1, "a").await;
-        let damage = |desk: &mut Desk| desk.connection.execute("UPDATE bodies SET reply = x'00'", []);
+        let damage = |desk: &mut Desk| desk.connection.execute("UPDATE bodies SET reply = x'0000'", []);
         fixture.store.write(damage).await.unwrap();
         let error = fixture.store.reply(key(1)).unwrap().unwrap().reply().unwrap_err();
         assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");

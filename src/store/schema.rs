@@ -89,8 +89,10 @@ CREATE INDEX runs_by_pipeline ON runs (pipeline, started_unix_ms);
 /// SQLite's 1,000, since the index of random keys dirties the same pages again and again.
 const WAL_PAGES: u32 = 4096;
 
-/// The writer's page cache in KiB. It holds the upper part of the key index; more is only speed.
-const WRITER_CACHE_KIB: u32 = 32 * 1024;
+/// The writer's page cache in KiB. It holds the upper part of the key index; pages that fall out of it are
+/// still in the system's file cache. Small enough to be full after some 10,000 replies, so that memory does
+/// not grow with the run after that.
+const WRITER_CACHE_KIB: u32 = 8 * 1024;
 
 /// Statements kept prepared per connection; there are about 30 in all.
 const STATEMENTS_MAX: usize = 64;
