@@ -4,6 +4,7 @@
 //! templates and asking whether files exist. `Kit` hands out teachers, templates and draws.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -261,8 +262,16 @@ pub struct Kit {
     pub step_index: usize,
     pub teachers: Arc<IndexMap<String, Arc<Teacher>>>,
     pub desk: Arc<Desk>,
-    /// The environment variables of commands: those of [`crate::teacher::process::MINIMAL_ENV`] that are set.
-    pub environment: Arc<[(String, String)]>,
+    pub commands: Arc<Commands>,
+}
+
+/// How the commands of steps are started.
+#[derive(Clone, Debug, Default)]
+pub struct Commands {
+    /// Their environment variables: those of [`crate::teacher::process::MINIMAL_ENV`] that are set.
+    pub environment: Vec<(String, String)>,
+    /// What starts the watch that ends them when we are killed; empty for none.
+    pub watch: Vec<OsString>,
 }
 
 impl Kit {

@@ -96,10 +96,13 @@ impl Row {
     /// The name that random draws and call keys of this row hang on.
     pub fn draw_key(&self) -> String {
         let Some(origin) = &self.origin else { return self.id.to_string() };
-        let mut key = format!("={origin}");
+        // The path first: it has digits and dots only, so no name can be taken for part of it.
+        let mut key = String::new();
         for index in &self.id.path {
             key.push_str(&format!(".{index}"));
         }
+        key.push('=');
+        key.push_str(origin);
         key
     }
 
@@ -307,6 +310,14 @@ mod tests {
         assert_eq!(shown, ["2", "17", "17.3", "17.3.1", "17.10", "18"]);
         assert_eq!("17.3".parse::<RowId>().unwrap().parent(), Some(RowId::root(17)));
         assert!("17.x".parse::<RowId>().is_err());
+    }
+
+    #[test]
+    fn named_rows_and_children_have_keys_of_their_own() {
+        let named = |name: &str, id: &str| {
+            Row { origin: Some(name.into()), ..Row::new(id.parse().unwrap(), Fields::new()) }.draw_key()
+        };
+        assert_eq!([named("a", "3"), named("a", "3.1"), named("a.1", "4")], ["=a", ".1=a", "=a.1"]);
     }
 
     #[test]

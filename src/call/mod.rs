@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::row::{CallMark, Failure, Reason, Row};
-use crate::store::{Amount, IfPresent, Key, NewReply, Origin, ReservationId, Spending, Store, StoreError};
+use crate::row::{CallMark, Failure, Reason, Row, RowId};
+use crate::store::{
+    Amount, IfPresent, Key, NewReply, Origin, ReservationId, Saved, Spending, Store, StoreError,
+};
 use crate::teacher::gate::{Outcome as Settled, Shut, Ticket};
 use crate::teacher::retry::{self, Decision};
 use crate::teacher::wire::{AskedBy, Teacher};
-use crate::teacher::{Answer, Fault, Reply, Request};
+use crate::teacher::{Answer, Fault, Reply, Request, Usage};
 
 pub mod budget;
 mod control;
@@ -53,8 +55,18 @@ pub struct Desk {
     pub retry_failed: Option<i64>,
     /// In a dry run nothing is sent: what the store cannot answer is counted here.
     pub dry: Option<DryRun>,
-    flights: Mutex<HashMap<Key, watch::Receiver<()>>>,
+    flights: Mutex<HashMap<Key, Flying>>,
 }
+
+/// A call under way that several rows may wait for.
+#[derive(Clone)]
+struct Flying {
+    landed: watch::Receiver<()>,
+    lowest: LowestRow,
+}
+
+/// The lowest row that waits for a call: the call has its rank, whoever asked first.
+type LowestRow = Arc<watch::Sender<RowId>>;
 
 impl Desk {
     pub fn new(store: Store, budget: Budget, control: Control, pipeline: &str, epoch: &str) -> Desk {
@@ -121,6 +133,27 @@ struct Call<'a> {
     worst: Amount,
     /// Tokens that the gate reserves; it learns how many of them are used.
     expected_tokens: u64,
+    /// For a call that several rows may wait for.
+    lowest: Option<LowestRow>,
+}
+
+impl Call<'_> {
+    fn rank(&self) -> RowId {
+        self.lowest.as_ref().map_or_else(|| self.row.id.clone(), |lowest| lowest.borrow().clone())
+    }
+
+    /// Resolves when no open row is below the lowest one that waits for this call.
+    async fn is_first(&self, control: &Control) {
+        let Some(lowest) = &self.lowest else { return control.lowest(&self.row.id).await };
+        let mut watching = lowest.subscribe();
+        loop {
+            let row = watching.borrow_and_update().clone();
+            tokio::select! {
+                () = control.lowest(&row) => return,
+                _ = watching.changed() => {}
+            }
+        }
+    }
 }
 
 impl Caller {
@@ -168,7 +201,7 @@ impl Caller {
             calls: 1,
         };
         let expected_tokens = tokens_in_max / BYTES_PER_TOKEN + tokens_out_max;
-        let call = Call { row, key, body, asked_by, worst, expected_tokens };
+        let mut call = Call { row, key, body, asked_by, worst, expected_tokens, lowest: None };
         // Only calls that several rows may share can be under way twice.
         let shared = draw == Draw::Request;
         loop {
@@ -184,8 +217,9 @@ impl Caller {
             if !shared {
                 return self.send(&call).await;
             }
-            match self.take_off(call.key) {
+            match self.take_off(call.key, &row.id) {
                 Flight::Ours(landing) => {
+                    call.lowest = Some(Arc::clone(&landing.lowest));
                     // Saved between our look and our turn?
                     if let Some(asked) = self.stored(&call)? {
                         return Ok(asked);
@@ -194,9 +228,9 @@ impl Caller {
                     drop(landing);
                     return asked;
                 }
-                Flight::Anothers(mut flying) => {
+                Flight::Anothers(mut landed) => {
                     // Ends when the other call has landed, whether or not it brought a reply.
-                    let _ = flying.changed().await;
+                    let _ = landed.changed().await;
                 }
             }
         }
@@ -229,14 +263,22 @@ impl Caller {
         }
     }
 
-    fn take_off(&self, key: Key) -> Flight<'_> {
+    fn take_off(&self, key: Key, row: &RowId) -> Flight<'_> {
         let mut flights = self.desk.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flying) = flights.get(&key) {
-            return Flight::Anothers(flying.clone());
+        if let Some(Flying { landed, lowest }) = flights.get(&key) {
+            lowest.send_if_modified(|lowest| {
+                let lower = row < lowest;
+                if lower {
+                    *lowest = row.clone();
+                }
+                lower
+            });
+            return Flight::Anothers(landed.clone());
         }
-        let (sender, receiver) = watch::channel(());
-        flights.insert(key, receiver);
-        Flight::Ours(Landing { desk: &self.desk, key, _sender: sender })
+        let (sender, landed) = watch::channel(());
+        let lowest = Arc::new(watch::Sender::new(row.clone()));
+        flights.insert(key, Flying { landed, lowest: Arc::clone(&lowest) });
+        Flight::Ours(Landing { desk: &self.desk, key, lowest, _sender: sender })
     }
 
     /// Sends a call until it is answered, given up or not wanted any more.
@@ -299,7 +341,7 @@ impl Caller {
     /// Passes the gate and sends once.
     async fn try_once(&self, call: &Call<'_>) -> Result<(Reply, u64), Missed> {
         let control = &self.desk.control;
-        let ticket = Ticket { row: call.row.id.clone(), step: self.step_index, tokens: call.expected_tokens };
+        let ticket = Ticket { row: call.rank(), step: self.step_index, tokens: call.expected_tokens };
         let permit = tokio::select! {
             biased;
             () = control.unwanted(&call.row.id) => return Err(Missed::Stopped),
@@ -328,7 +370,7 @@ impl Caller {
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match sent {
             Ok(reply) => {
-                let tokens = reply.answer.usage.map(|usage| usage.input + usage.output);
+                let tokens = reply.answer.usage.map(Usage::total);
                 permit.settle(Settled::Ok { tokens, notes: reply.notes.clone() });
                 Ok((reply, latency_ms))
             }
@@ -337,7 +379,11 @@ impl Caller {
                     Fault::Busy { retry_after, notes, .. } => {
                         Settled::Busy { retry_after: *retry_after, notes: notes.clone() }
                     }
-                    _ => Settled::Failed { tokens: None },
+                    // Nothing was written for it.
+                    Fault::TooLong { .. }
+                    | Fault::BadRequest { .. }
+                    | Fault::Transient { billed: false, .. } => Settled::Failed { tokens: Some(0) },
+                    Fault::Fatal { .. } | Fault::Transient { .. } => Settled::Failed { tokens: None },
                 });
                 Err(Missed::Fault(fault, latency_ms))
             }
@@ -362,7 +408,7 @@ impl Caller {
         };
         let actual = Amount {
             usd_nano: usd_nano.unwrap_or(0),
-            tokens: usage.map_or(call.worst.tokens, |usage| usage.input + usage.output),
+            tokens: usage.map_or(call.worst.tokens, Usage::total),
             calls: 1,
         };
         let new = NewReply {
@@ -381,12 +427,17 @@ impl Caller {
         let spending = Spending { scope: Arc::clone(&self.desk.scope), reservation, actual };
         let present = self.if_present();
         let saved = self.desk.store.save_reply(&new, Some(spending), present).await;
-        saved.map_err(|error| self.stopped_by(&error))?;
+        let saved = saved.map_err(|error| self.stopped_by(&error))?;
         if self.desk.budget.is_capped() {
             self.desk.budget.settle(call.worst, actual);
         }
         self.counts.reply(usage, usd_nano);
-        self.desk.monitor.answered();
+        if saved == Saved::KeptFirst
+            && let Some(first) = self.stored(call)?
+        {
+            return Ok(first);
+        }
+        self.counts.answered();
         let mark = self.mark(call, &reply.answer, attempts, usd_nano);
         Ok(Asked { answer: reply.answer, mark })
     }
@@ -401,7 +452,11 @@ impl Caller {
         reservation: Option<ReservationId>,
     ) -> Result<(), NoAnswer> {
         let Some((status, body)) = declined::record(fault) else { return Ok(()) };
-        self.stop_if_all_decline(fault);
+        self.stop_if_all_decline(call, fault);
+        if !self.teacher.is_live() {
+            // A cassette may be completed: what it lacks is looked for again.
+            return self.settle(call, reservation, Amount::default()).await;
+        }
         // An answer that was paid for stays, also when it was asked for anew.
         let known = self.desk.store.reply(call.key).map_err(|error| self.stopped_by(&error))?;
         if known.is_some_and(|known| known.status < 400) {
@@ -430,12 +485,12 @@ impl Caller {
     }
 
     /// Many declined requests in a row are one error of the run, not one of each row.
-    fn stop_if_all_decline(&self, fault: &Fault) {
+    fn stop_if_all_decline(&self, call: &Call<'_>, fault: &Fault) {
         let Fault::BadRequest { message } = fault else { return };
-        if self.desk.monitor.declined() >= DECLINED_MAX {
+        if self.counts.declined() >= DECLINED_MAX && self.desk.control.wants(&call.row.id) {
             let sentence = format!(
-                "teacher `{}` declined {DECLINED_MAX} requests in a row; the last one with: {message}",
-                self.teacher.name
+                "teacher `{}` declined {DECLINED_MAX} requests of step `{}` in a row; the last one with: {message}",
+                self.teacher.name, self.step
             );
             self.desk.control.stop(StopReason::Fatal(sentence));
         }
@@ -449,7 +504,7 @@ impl Caller {
             return Err(NoAnswer::Stopped);
         }
         let control = &self.desk.control;
-        let first = control.lowest(&call.row.id);
+        let first = call.is_first(control);
         let reserved = tokio::select! {
             biased;
             () = control.unwanted(&call.row.id) => return Err(NoAnswer::Stopped),
@@ -547,6 +602,7 @@ enum Flight<'a> {
 struct Landing<'a> {
     desk: &'a Desk,
     key: Key,
+    lowest: LowestRow,
     _sender: watch::Sender<()>,
 }
 

@@ -26,6 +26,7 @@ pub struct CallCounts {
     pub unpriced: AtomicU64,
     /// Replies whose servers did not say how many tokens they have.
     pub uncounted: AtomicU64,
+    declined_in_a_row: AtomicU32,
     faults: Mutex<BTreeMap<&'static str, u64>>,
     jitter: Mutex<Jitter>,
 }
@@ -43,6 +44,7 @@ impl CallCounts {
             usd_nano: AtomicU64::new(0),
             unpriced: AtomicU64::new(0),
             uncounted: AtomicU64::new(0),
+            declined_in_a_row: AtomicU32::new(0),
             faults: Mutex::default(),
             jitter: Mutex::new(Jitter::new(step as u64 ^ u64::from(std::process::id()))),
         }
@@ -74,6 +76,15 @@ impl CallCounts {
         self.tokens_out.fetch_add(usage.output, Ordering::Relaxed);
         self.usd_nano.fetch_add(usd_nano.unwrap_or(0), Ordering::Relaxed);
         self.unpriced.fetch_add(u64::from(usd_nano.is_none()), Ordering::Relaxed);
+    }
+
+    /// A request was declined; how many of this step were in a row.
+    pub fn declined(&self) -> u32 {
+        self.declined_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub fn answered(&self) {
+        self.declined_in_a_row.store(0, Ordering::Relaxed);
     }
 
     pub fn fault(&self, fault: &Fault) {
@@ -125,7 +136,6 @@ impl Drop for Flying<'_> {
 #[derive(Default)]
 pub struct Monitor {
     steps: Mutex<BTreeMap<usize, Arc<CallCounts>>>,
-    declined_in_a_row: AtomicU32,
 }
 
 impl Monitor {
@@ -138,14 +148,5 @@ impl Monitor {
     /// The counts of every step that calls.
     pub fn steps(&self) -> BTreeMap<usize, Arc<CallCounts>> {
         self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A request was declined; how many were in a row.
-    pub fn declined(&self) -> u32 {
-        self.declined_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    pub fn answered(&self) {
-        self.declined_in_a_row.store(0, Ordering::Relaxed);
     }
 }

@@ -141,10 +141,17 @@ pub fn colours() -> bool {
 
 /// The machine as runs see it.
 pub fn machine() -> Machine {
-    let guard = std::env::current_exe()
-        .map(|exe| vec![exe.into_os_string(), OsString::from("guard"), OsString::from("--")])
-        .unwrap_or_default();
-    Machine { env: |name| std::env::var(name).ok(), guard }
+    // Without its own binary at hand a run goes on; only kill -9 then leaves its children behind.
+    let ours = |words: &[&str]| -> Vec<OsString> {
+        let exe = std::env::current_exe().map(std::path::PathBuf::into_os_string);
+        exe.map(|exe| std::iter::once(exe).chain(words.iter().map(OsString::from)).collect())
+            .unwrap_or_default()
+    };
+    Machine {
+        env: |name| std::env::var(name).ok(),
+        guard: ours(&["guard", "--"]),
+        watch: ours(&["guard", "--watch"]),
+    }
 }
 
 /// The runtime that commands run on.

@@ -1,8 +1,9 @@
 //! How a run goes, while it goes: a live block on a terminal, plain lines otherwise.
 
+use std::collections::VecDeque;
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -18,6 +19,9 @@ use crate::run::Run;
 /// Time between two plain lines: rare enough for a night's log, often enough to see life.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 const DRAW_EVERY: Duration = Duration::from_millis(200);
+/// How often the pace is noted, and over how long it is taken: long enough for calls of a minute.
+const PACE_EVERY: Duration = Duration::from_secs(1);
+const PACE_SPAN: Duration = Duration::from_secs(180);
 
 /// A running display; stopped before the final table.
 pub struct Display {
@@ -29,7 +33,31 @@ struct View {
     desk: Arc<Desk>,
     progress: Arc<Progress>,
     steps: Vec<String>,
+    kept_wanted: Option<u64>,
     started: Instant,
+    pace: Mutex<Pace>,
+}
+
+/// The share of the work that was done at each of the last looks, oldest first: what is still to come goes at
+/// the pace of the last minutes, not at that of replies that a resumed run found in its store.
+#[derive(Default)]
+struct Pace(VecDeque<(Duration, f64)>);
+
+impl Pace {
+    /// The time that the rest will take, once there is a pace to tell it by.
+    fn left(&mut self, at: Duration, share: f64) -> Option<Duration> {
+        let looked_lately = self.0.back().is_some_and(|(last, _)| at.saturating_sub(*last) < PACE_EVERY);
+        if !looked_lately {
+            self.0.push_back((at, share));
+        }
+        while self.0.len() > 2 && at.saturating_sub(self.0[1].0) >= PACE_SPAN {
+            self.0.pop_front();
+        }
+        let (since, before) = *self.0.front()?;
+        let (seconds, done) = (at.saturating_sub(since).as_secs_f64(), share - before);
+        let left = (1.0 - share) * seconds / done;
+        (done > 0.0 && seconds >= 1.0).then(|| Duration::from_secs_f64(left.min(1e9).round()))
+    }
 }
 
 impl Display {
@@ -38,7 +66,9 @@ impl Display {
             desk: Arc::clone(&run.desk),
             progress: Arc::clone(&run.progress),
             steps: run.pipeline().steps.iter().map(|step| step.name.clone()).collect(),
+            kept_wanted: run.until().kept,
             started: clock::now(),
+            pace: Mutex::default(),
         };
         let done = CancellationToken::new();
         let stop = done.clone();
@@ -111,7 +141,7 @@ impl View {
             if unpriced > 0 && nano == 0 { "cost unknown".to_owned() } else { format!("{} USD", usd(nano)) };
         format!(
             "{:.0} s: {} rows in, {} kept, {} rejected, {} failed; {calls} calls ({:.1}/s, {:.0} tokens/s), \
-             {in_flight} in flight, {cost}",
+             {in_flight} in flight, {cost}{}",
             seconds,
             count(&progress.rows_in),
             count(&progress.kept),
@@ -119,7 +149,18 @@ impl View {
             count(&progress.failed),
             calls as f64 / seconds,
             tokens as f64 / seconds,
+            self.left(),
         )
+    }
+
+    fn left(&self) -> String {
+        let left = self.progress.share(self.kept_wanted).and_then(|share| {
+            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            pace.left(self.started.elapsed(), share).map(|left| (share, left))
+        });
+        left.map_or_else(String::new, |(share, left)| {
+            format!("; {:.0} % done, about {} left", share * 100.0, humantime::format_duration(left))
+        })
     }
 }
 
@@ -130,4 +171,25 @@ fn count(number: &AtomicU64) -> u64 {
 /// Waits; whether the display is to end.
 async fn stopped(stop: &CancellationToken, pause: Duration) -> bool {
     tokio::time::timeout(pause, stop.cancelled()).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_goes_at_the_pace_of_late() {
+        let mut pace = Pace::default();
+        let mut left =
+            |at: u64, share: f64| pace.left(Duration::from_secs(at), share).map(|left| left.as_secs());
+        assert_eq!(left(0, 0.0), None);
+        // Half of it came from the store within ten seconds.
+        assert_eq!(left(10, 0.5), Some(10));
+        for second in 11..=400 {
+            left(second, 0.5 + (second - 10) as f64 * 0.001);
+        }
+        // From then on a thousandth a second.
+        assert_eq!(left(400, 0.89), Some(110));
+        assert_eq!(left(401, 1.0), Some(0));
+    }
 }

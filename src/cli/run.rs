@@ -101,27 +101,31 @@ async fn run(args: &Args, loaded: Loaded) -> Exit {
     }
 }
 
-/// Ctrl-C once: finish what is in flight. Twice: stop now.
+/// Ctrl-C once: finish what is in flight. Twice: stop now. Three times: whatever hangs then is left.
 fn listen(control: Control) {
     tokio::spawn(async move {
         let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         else {
             return;
         };
-        let mut stopped = false;
+        let mut times = 0;
         loop {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminate.recv() => {}
             }
-            if stopped {
-                say("stopping now; run again to resume");
-                control.abort();
-                return;
+            times += 1;
+            match times {
+                1 => {
+                    say("finishing the calls in flight, then stopping; once more to stop now");
+                    control.stop(StopReason::Interrupted);
+                }
+                2 => {
+                    say("stopping now; run again to resume");
+                    control.abort();
+                }
+                _ => std::process::exit(i32::from(Exit::Failed as u8)),
             }
-            stopped = true;
-            say("finishing the calls in flight, then stopping; once more to stop now");
-            control.stop(StopReason::Interrupted);
         }
     });
 }

@@ -156,6 +156,8 @@ mod tests {
         manifest.partial = true;
         manifest.columns = vec![("a|b".into(), Type::List(Box::new(Type::Text)))];
         let part = |rows| PartRecord {
+            epoch: "0".into(),
+            partial: false,
             path: "data/0/part-00000.parquet".into(),
             rows,
             bytes: 9,

@@ -32,7 +32,7 @@ pub struct Manifest {
     pub pipeline: PipelineRecord,
     pub seed: u64,
     pub epoch: String,
-    /// Whether this is the prefix of a run that stopped early.
+    /// Whether a part of the dataset is the prefix of a run that stopped early.
     pub partial: bool,
     pub teachers: Vec<TeacherRecord>,
     pub columns: Columns,
@@ -106,13 +106,24 @@ pub struct PartRecord {
     pub rows: u64,
     pub bytes: u64,
     pub sha256: String,
+    /// The epoch that it is of.
+    pub epoch: String,
+    /// Whether it is of a run that stopped early.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 impl PartRecord {
     /// A part of this epoch, as the writer gave it.
-    pub fn new(epoch: &str, part: &Part) -> PartRecord {
-        let path = format!("data/{}/{}", epoch_folder(epoch), part.file_name);
-        PartRecord { path, rows: part.rows, bytes: part.bytes, sha256: part.sha256.clone() }
+    pub fn new(epoch: &str, partial: bool, part: &Part) -> PartRecord {
+        PartRecord {
+            path: format!("data/{}/{}", epoch_folder(epoch), part.file_name),
+            rows: part.rows,
+            bytes: part.bytes,
+            sha256: part.sha256.clone(),
+            epoch: epoch.to_owned(),
+            partial,
+        }
     }
 }
 

@@ -85,12 +85,24 @@ impl Publication {
         self.staging.join("data").join(epoch_folder(epoch))
     }
 
+    /// Refuses an epoch whose folder is another one's: `a:b` and `a-b` share theirs.
+    pub fn check_epoch(&self, epoch: &str) -> Result<(), WriteError> {
+        let own = format!("data/{}/", epoch_folder(epoch));
+        let mut parts = self.published.iter().flat_map(|manifest| &manifest.parts);
+        match parts.find(|part| part.epoch != epoch && part.path.starts_with(&own)) {
+            None => Ok(()),
+            Some(other) => {
+                let message = format!("`{own}` has the parts of another epoch, `{}`", other.epoch);
+                Err(WriteError::new(&self.target, message).hint("give this epoch another name"))
+            }
+        }
+    }
+
     /// Takes over the parts of all other epochs from the published dataset (as hard links; copied
     /// where the file system has none). The records belong into the new manifest.
     pub fn carry_earlier(&self, epoch: &str) -> Result<Vec<PartRecord>, WriteError> {
-        let own = format!("data/{}/", epoch_folder(epoch));
         let parts = self.published.iter().flat_map(|manifest| &manifest.parts);
-        let earlier: Vec<PartRecord> = parts.filter(|part| !part.path.starts_with(&own)).cloned().collect();
+        let earlier: Vec<PartRecord> = parts.filter(|part| part.epoch != epoch).cloned().collect();
         for part in &earlier {
             let (from, to) = (self.target.join(&part.path), self.staging.join(&part.path));
             let wrong = |error: io::Error| WriteError::io(&to, &error);
@@ -414,7 +426,8 @@ mod tests {
         let mut writer =
             PartWriter::create(&folder, manifest.columns.clone(), PartOptions::default()).unwrap();
         writer.push(&Fields::from_iter([("text".to_owned(), word.into())])).unwrap();
-        manifest.parts = writer.finish().unwrap().iter().map(|part| PartRecord::new(epoch, part)).collect();
+        manifest.parts =
+            writer.finish().unwrap().iter().map(|part| PartRecord::new(epoch, false, part)).collect();
         (publication, manifest)
     }
 

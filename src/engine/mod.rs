@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::call::{Control, StopReason};
 use crate::engine::order::Order;
-use crate::engine::spill::{Spill, Weight};
+use crate::engine::spill::{Held, Spill, Weight};
 use crate::engine::stages::{Stages, end_of};
 use crate::engine::tally::Tally;
 use crate::ops::{Decision, FoldKey, FoldState};
@@ -87,6 +87,12 @@ pub struct Arrived {
     pub key: Option<FoldKey>,
 }
 
+impl Weight for Row {
+    fn bytes(&self) -> usize {
+        Row::bytes(self)
+    }
+}
+
 impl Weight for Ended {
     fn bytes(&self) -> usize {
         self.row.bytes()
@@ -126,6 +132,10 @@ pub enum Event {
 pub struct Progress {
     steps: Vec<(AtomicU64, AtomicU64)>,
     pub rows_in: AtomicU64,
+    /// Children opened minus parents ended by splits.
+    pub split_off: AtomicU64,
+    /// How many rows the source has; 0 while that is not known.
+    pub rows_expected: AtomicU64,
     pub kept: AtomicU64,
     pub rejected: AtomicU64,
     pub failed: AtomicU64,
@@ -134,6 +144,19 @@ pub struct Progress {
 impl Progress {
     pub fn new(steps: usize) -> Progress {
         Progress { steps: (0..steps).map(|_| Default::default()).collect(), ..Progress::default() }
+    }
+
+    /// The share of the work that is done, as far as it can be told: by the rows kept where a number is
+    /// wanted, else by the source's rows and what they split into so far.
+    pub fn share(&self, kept_wanted: Option<u64>) -> Option<f64> {
+        let count = |number: &AtomicU64| number.load(Ordering::Relaxed) as f64;
+        let (rows_in, expected) = (count(&self.rows_in), count(&self.rows_expected));
+        let ended = count(&self.kept) + count(&self.rejected) + count(&self.failed);
+        let whole = expected * (rows_in + count(&self.split_off)) / rows_in;
+        let tried = (rows_in > 0.0 && expected > 0.0).then(|| ended / whole);
+        let kept = kept_wanted.map(|wanted| count(&self.kept) / wanted.max(1) as f64);
+        // Whichever is nearer to its end comes to it first.
+        [tried, kept].into_iter().flatten().reduce(f64::max).map(|share| share.clamp(0.0, 1.0))
     }
 
     fn enter(&self, step: usize) {
@@ -229,7 +252,7 @@ struct Coordinator {
     /// Children that a cut took away, by their parents, whose splits are in the accounts.
     children_not_needed: BTreeMap<RowId, u64>,
     /// Rows that were split off and wait for room; the lowest goes first.
-    ready: BTreeMap<RowId, (Row, usize)>,
+    ready: BTreeMap<RowId, (Held<Row>, usize)>,
     /// Whether the source gave all rows that were asked of it.
     source_ended: bool,
     /// Kept rows released in order.
@@ -255,7 +278,7 @@ impl Coordinator {
     async fn drive(&mut self, inbox: &mut mpsc::UnboundedReceiver<(Event, usize)>) -> std::io::Result<()> {
         let stopping = self.engine.control.stopping();
         loop {
-            self.start_ready();
+            self.start_ready()?;
             self.pass_folds()?;
             self.release().await?;
             self.engine.control.lowest_is(self.order.lowest_open().as_ref());
@@ -352,15 +375,17 @@ impl Coordinator {
     }
 
     /// Starts rows that were split off, while there is room; the oldest row may always pass.
-    fn start_ready(&mut self) {
+    fn start_ready(&mut self) -> std::io::Result<()> {
         while let Some((id, _)) = self.ready.first_key_value() {
             if !self.has_room() && self.order.lowest_open().as_ref() != Some(id) {
-                return;
+                break;
             }
-            if let Some((_, (row, stage))) = self.ready.pop_first() {
+            if let Some((_, (held, stage))) = self.ready.pop_first() {
+                let row = self.order.spill.take(held)?;
                 self.start(row, stage);
             }
         }
+        Ok(())
     }
 
     fn start(&mut self, row: Row, stage: usize) {
@@ -413,7 +438,9 @@ impl Coordinator {
         for (fields, index) in children.into_iter().zip(0..count) {
             let child = row.child(index, fields);
             self.order.open_child(next_segment, child.id.clone());
-            self.ready.insert(child.id.clone(), (child, next));
+            let id = child.id.clone();
+            let held = self.order.spill.hold(child)?;
+            self.ready.insert(id, (held, next));
         }
         // The parent ends after its children are open, so that no fold runs ahead of them.
         let empty = Row { fields: Fields::new(), ..row };
@@ -426,7 +453,9 @@ impl Coordinator {
             End::Kept => progress.kept.fetch_add(1, Ordering::Relaxed),
             End::Rejected { .. } => progress.rejected.fetch_add(1, Ordering::Relaxed),
             End::Failed { .. } => progress.failed.fetch_add(1, Ordering::Relaxed),
-            End::Split { .. } => 0,
+            End::Split { children, .. } => {
+                progress.split_off.fetch_add(u64::from(*children).saturating_sub(1), Ordering::Relaxed)
+            }
         };
         if !matches!(ended.end, End::Split { .. }) {
             self.decided += 1;
@@ -477,7 +506,9 @@ impl Coordinator {
         for parent in away.iter().filter_map(RowId::parent).filter(|parent| parent.is_within(id)) {
             *self.children_not_needed.entry(parent).or_default() += 1;
         }
-        self.ready.retain(|row, _| row.is_within(id));
+        for (_, (held, _)) in self.ready.extract_if(.., |row, _| !row.is_within(id)) {
+            self.order.spill.forget(&held);
+        }
         self.cut = Some(id.clone());
         self.source = None;
         self.engine.control.cut(id.clone());

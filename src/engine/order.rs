@@ -27,7 +27,8 @@ pub struct Order {
     next_source: Option<u64>,
     /// Rows above this id are not needed.
     cut: Option<RowId>,
-    spill: Spill,
+    /// Where everything waits that is not its turn yet.
+    pub spill: Spill,
 }
 
 impl Order {

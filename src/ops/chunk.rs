@@ -185,7 +185,7 @@ impl MapRow for Cut {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::typed_fixture as fixture;
+    use crate::ops::fixture;
 
     fn check(more: Value, fields: &Value, expected: &Value) {
         let config = fixture::with(json!({"field": "text", "into": "passage", "max_tokens": 8}), more);
@@ -234,7 +234,7 @@ mod tests {
         let page = Type::Object(vec![("text".into(), Type::Text), ("url".into(), Type::Text)]);
         let lone = Type::Object(vec![("text".into(), Type::Text)]);
         let before = [("n", Type::Integer), ("page", page), ("lone", lone)];
-        let (found, after) = fixture::checked::<Chunk>(config, &before);
+        let (found, after) = fixture::checked_config::<Chunk>(config, &before);
         assert_eq!(found, problems);
         for (name, kind) in columns {
             assert_eq!(after.get(*name), Some(kind), "{name}");

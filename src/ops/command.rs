@@ -67,10 +67,12 @@ use crate::teacher::setting::duration;
 mod answer;
 mod child;
 mod pool;
+mod watch;
 
 use answer::Answer;
 use child::{LINE_BYTES_MAX, Program};
 use pool::{Heard, Pool, Silence};
+pub use watch::serve as serve_watch;
 
 /// Have a program of your own decide about rows and add fields.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -184,7 +186,7 @@ impl Operator for Command {
         let schema = self.schema().map_err(|(_, message)| anyhow::anyhow!(message))?;
         let shape = Shape::new(&schema).map_err(|message| anyhow::anyhow!(message))?;
         let folder = std::path::absolute(&kit.base)?;
-        let program = Program { argv: self.argv.clone(), folder, environment: Arc::clone(&kit.environment) };
+        let program = Program { argv: self.argv.clone(), folder, commands: Arc::clone(&kit.commands) };
         let asking = Asking {
             identity: Value::from(self.argv.clone()).to_string(),
             pool: Pool::new(program, self.processes, self.timeout),
@@ -192,6 +194,7 @@ impl Operator for Command {
             shape,
             headers: self.version.iter().map(|version| ("version".to_owned(), version.clone())).collect(),
             step: Arc::clone(&kit.step),
+            step_index: kit.step_index,
             counts: kit.desk.monitor.counts(kit.step_index),
             desk: Arc::clone(&kit.desk),
         };
@@ -209,6 +212,7 @@ struct Asking {
     /// The version, likewise; without one nothing is stored.
     headers: Vec<(String, String)>,
     step: Arc<str>,
+    step_index: usize,
     counts: Arc<CallCounts>,
     desk: Arc<Desk>,
 }
@@ -253,7 +257,7 @@ impl Asking {
         let place = tokio::select! {
             biased;
             () = control.unwanted(&row.id) => return Err(Unanswered::Stopped),
-            place = self.pool.enter() => place,
+            place = self.pool.enter(&row.id, self.step_index) => place,
         };
         let Ok(_place) = place else { return Err(Unanswered::Stopped) };
         let child = self.pool.child().map_err(|error| {
@@ -373,7 +377,7 @@ impl CallRow for Asking {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::typed_fixture as fixture;
+    use crate::ops::fixture;
 
     fn asking(config: Value, kit: &Kit) -> Box<dyn CallRow> {
         let Runner::Call(asking) = fixture::built::<Command>(config, kit) else { panic!("it is a call") };
@@ -518,7 +522,7 @@ for count, line in enumerate(sys.stdin, 1):
     }
 
     fn check_config(config: Value, problems: &[&str], made: &[(&str, Type)]) {
-        let (found, columns) = fixture::checked::<Command>(config, &[("text", Type::Text)]);
+        let (found, columns) = fixture::checked_config::<Command>(config, &[("text", Type::Text)]);
         assert_eq!(found, problems);
         for (name, kind) in made {
             assert_eq!(columns.get(*name), Some(kind), "{name}");

@@ -143,7 +143,7 @@ impl FoldState for Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::typed_fixture as fixture;
+    use crate::ops::fixture;
     use crate::row::Type;
 
     /// Passes values of the fields `a` and `b` through; for each row, which one it repeats.
@@ -195,7 +195,8 @@ mod tests {
     }
 
     fn check_config(config: Value, problems: &[&str]) {
-        let (found, _) = fixture::checked::<DedupExact>(config, &[("a", Type::Text), ("b", Type::Integer)]);
+        let (found, _) =
+            fixture::checked_config::<DedupExact>(config, &[("a", Type::Text), ("b", Type::Integer)]);
         assert_eq!(found, problems);
     }
 

@@ -194,7 +194,7 @@ impl FoldState for Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::typed_fixture as fixture;
+    use crate::ops::fixture;
     use crate::row::{Type, Value};
 
     #[test]
@@ -258,7 +258,8 @@ mod tests {
     }
 
     fn check_config(config: Value, problems: &[&str]) {
-        let (found, _) = fixture::checked::<DedupNear>(config, &[("text", Type::Text), ("n", Type::Integer)]);
+        let (found, _) =
+            fixture::checked_config::<DedupNear>(config, &[("text", Type::Text), ("n", Type::Integer)]);
         assert_eq!(found, problems);
     }
 

@@ -213,7 +213,7 @@ mod tests {
         check(&json!({"field": "o.a", "into": "i"}), Err("explode.field: `o.a` is text, not a list"));
         check(
             &json!({"field": "x", "into": "o"}),
-            Err("explode.field: no field `x`; explode.into: the field `o` exists already"),
+            Err("explode.into: the field `o` exists already; explode.field: no field `x`"),
         );
         let message = "explode.into: the field `l` exists already";
         check(&json!({"field": "l", "into": "l", "keep": true}), Err(message));

@@ -204,7 +204,7 @@ mod tests {
         );
         check(
             &json!({"keep": ["x", "a", "a"]}),
-            Err("fields.keep[0]: no field `x`; fields.keep[2]: `a` is listed twice"),
+            Err("fields.keep[2]: `a` is listed twice; fields.keep[0]: no field `x`"),
         );
         check(&json!({"keep": []}), Err("fields.keep: no field is left"));
         check(&json!({"keep": ["x"]}), Err("fields.keep[0]: no field `x`"));

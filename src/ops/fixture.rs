@@ -1,15 +1,15 @@
 //! What the unit tests of operators share: one step checked, or built and run, on its own.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::call::{Budget, Caps, Control, Desk};
-use crate::kit::{Check, Columns, Kit};
-use crate::ops::{Op, Runner, StepFile};
-use crate::problem::{KeyPath, Place};
+use crate::kit::{Check, Columns, Commands, Kit, Missing};
+use crate::ops::{Decision, FoldRow, Op, Operator, Runner, StepFile};
+use crate::problem::{KeyPath, Place, Problem};
 use crate::row::{Outcome, Row, RowId, Type};
 use crate::shape;
 use crate::store::{Access, Amount, Store};
@@ -23,21 +23,25 @@ pub struct Fixture {
 
 pub fn open() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path(), Access::Write).unwrap();
+    Fixture { kit: kit(folder.path()), folder }
+}
+
+/// A kit for a pipeline file in `folder`, whose store is there, too.
+pub fn kit(folder: &Path) -> Kit {
+    let store = Store::open(folder, Access::Write).unwrap();
     let budget = Budget::new(Caps::default(), Amount::default());
-    let desk = Desk::new(store, budget, Control::default(), "exercises", "0");
-    let kit = Kit {
-        templates: Templates::new(&folder.path().join("templates")),
-        base: folder.path().to_owned(),
+    let environment = vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())];
+    Kit {
+        templates: Templates::new(&folder.join("templates")),
+        base: folder.to_owned(),
         seed: 7,
         epoch: "0".into(),
         step: "step".into(),
         step_index: 0,
         teachers: Arc::default(),
-        desk: Arc::new(desk),
-        environment: Arc::default(),
-    };
-    Fixture { kit, folder }
+        desk: Arc::new(Desk::new(store, budget, Control::default(), "exercises", "0")),
+        commands: Arc::new(Commands { environment, watch: Vec::new() }),
+    }
 }
 
 /// The operator of a step as the file has it.
@@ -60,33 +64,52 @@ pub fn checked(step: Value, columns: &Value) -> Result<String, String> {
 /// The same for a step with files below `base`.
 pub fn checked_in(base: &Path, step: Value, columns: Columns) -> Result<String, String> {
     let op = op(step);
+    let found = check(base, op.operator(), columns, KeyPath::parse(op.name()));
+    if !found.problems.is_empty() {
+        return Err(found.problems.join("; "));
+    }
+    let columns = found.columns.iter().map(|(name, kind)| format!("{name}: {kind}"));
+    Ok(columns.collect::<Vec<_>>().join(", "))
+}
+
+/// The same for an operator's config on its own: its problems as `key: message`, and the columns after it.
+pub fn checked_config<T: DeserializeOwned + Operator>(
+    config: Value,
+    columns: &[(&str, Type)],
+) -> (Vec<String>, Columns) {
+    let op: T = serde_json::from_value(config).unwrap();
+    let columns = columns.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
+    let Found { problems, columns } = check(Path::new("nowhere"), &op, columns, KeyPath::root());
+    (problems, columns)
+}
+
+struct Found {
+    problems: Vec<String>,
+    columns: Columns,
+}
+
+fn check(base: &Path, op: &dyn Operator, columns: Columns, at: KeyPath) -> Found {
     let templates = Templates::new(&base.join("templates"));
     let mut check = Check {
         templates: &templates,
         base,
         teachers: &[],
-        teachers_used: BTreeSet::new(),
+        teachers_used: Default::default(),
         columns,
         problems: Vec::new(),
         missing: Vec::new(),
-        files: std::collections::BTreeSet::new(),
-        at: KeyPath::parse(op.name()),
+        files: Default::default(),
+        at,
         step: "step".to_owned(),
     };
-    op.operator().check(&mut check);
-    let missing =
-        check.missing.iter().map(|missing| (&missing.place, format!("no field `{}`", missing.field)));
-    let problems = check.problems.iter().map(|problem| (&problem.place, problem.message.clone()));
-    let all: Vec<String> =
-        missing.chain(problems).map(|(place, message)| format!("{}: {message}", shown(place))).collect();
-    if !all.is_empty() {
-        return Err(all.join("; "));
-    }
-    let columns = check.columns.iter().map(|(name, kind)| format!("{name}: {kind}"));
-    Ok(columns.collect::<Vec<_>>().join(", "))
+    op.check(&mut check);
+    let missing = |found: &Missing| format!("{}: no field `{}`", words(&found.place), found.field);
+    let problem = |found: &Problem| format!("{}: {}", words(&found.place), found.message);
+    let problems = check.problems.iter().map(problem).chain(check.missing.iter().map(missing)).collect();
+    Found { problems, columns: check.columns }
 }
 
-fn shown(place: &Place) -> String {
+fn words(place: &Place) -> String {
     match place {
         Place::Value(path) | Place::Key(path) | Place::Inside(path, _) => path.to_string(),
         other => format!("{other:?}"),
@@ -113,4 +136,53 @@ pub fn map_row(kit: &Kit, step: Value, mut row: Row) -> Result<Value, String> {
         }
     }
     Ok(Value::Object(row.fields))
+}
+
+/// A config with more keys.
+pub fn with(mut config: Value, more: Value) -> Value {
+    if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+        config.extend(more);
+    }
+    config
+}
+
+pub fn row(id: &str, fields: &Value) -> Row {
+    Row::new(id.parse().unwrap(), fields.as_object().unwrap().clone())
+}
+
+/// What became of a row: its fields, a list of its children's, or why it ended.
+pub fn shown(outcome: Outcome) -> Value {
+    match outcome {
+        Outcome::Keep(row) => Value::Object(row.fields),
+        Outcome::Split(_, children) => children.into_iter().map(Value::Object).collect(),
+        Outcome::Reject(_, reason) => json!({"rejected": reason.code, "evidence": reason.evidence}),
+        Outcome::Fail(_, failure) => {
+            json!({"failed": failure.code, "message": failure.message, "evidence": failure.evidence})
+        }
+    }
+}
+
+/// Builds the one runner of a step that needs no teacher.
+pub fn built<T: DeserializeOwned + Operator>(config: Value, kit: &Kit) -> Runner {
+    let op: T = serde_json::from_value(config).unwrap();
+    let mut runners = op.build(kit).unwrap();
+    assert_eq!(runners.len(), 1);
+    runners.remove(0)
+}
+
+/// Passes rows through a fold in order: nothing for those that are kept, else why not.
+pub fn folded(fold: &dyn FoldRow, rows: &[Row]) -> Vec<Option<Value>> {
+    let mut state = fold.start();
+    let decide = |row: &Row| {
+        let decision = match fold.key(row) {
+            Ok(key) => state.decide(&row.id, key),
+            Err(reason) => Decision::Reject(reason),
+        };
+        match decision {
+            Decision::Keep => None,
+            Decision::Reject(reason) => Some(json!({"code": reason.code, "evidence": reason.evidence})),
+            Decision::KeepAsLast => panic!("row {} ended the fold", row.id),
+        }
+    };
+    rows.iter().map(decide).collect()
 }

@@ -32,11 +32,9 @@ mod row_ids;
 mod sample;
 mod set;
 mod text_field;
-#[cfg(test)]
-mod typed_fixture;
 
 pub use chunk::Chunk;
-pub use command::Command;
+pub use command::{Command, serve_watch};
 pub use dedup_exact::DedupExact;
 pub use dedup_near::DedupNear;
 pub use draw::{Draw, load_axes};

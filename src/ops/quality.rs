@@ -191,7 +191,7 @@ impl MapRow for Judging {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::{doc, typed_fixture as fixture};
+    use crate::ops::{doc, fixture};
     use crate::text::quality::Bound;
 
     fn judged(more: Value, text: &Value) -> Value {
@@ -237,12 +237,13 @@ mod tests {
             "score_into": "numbers", "stop_words": ["der"]});
         let numbers = judged(config, &json!("der the and {"))["numbers"].clone();
         assert_eq!(numbers["gopher_stop_words"], json!(1.0));
-        let (_, columns) = fixture::checked::<Quality>(json!({"field": "t", "score_into": "n"}), &[]);
+        let (_, columns) = fixture::checked_config::<Quality>(json!({"field": "t", "score_into": "n"}), &[]);
         assert!(columns["n"].fits(&numbers));
     }
 
     fn check_config(config: Value, problems: &[&str]) {
-        let (found, _) = fixture::checked::<Quality>(config, &[("text", Type::Text), ("n", Type::Integer)]);
+        let (found, _) =
+            fixture::checked_config::<Quality>(config, &[("text", Type::Text), ("n", Type::Integer)]);
         assert_eq!(found, problems);
     }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use indexmap::IndexMap;
 use serde_json::json;
@@ -18,9 +19,9 @@ use crate::data::manifest::SourceRecord;
 use crate::engine::stages::{Stages, StepRunners};
 use crate::engine::tally::Tally;
 use crate::engine::{Engine, Finish, Progress, Settings, Until};
-use crate::kit::Kit;
+use crate::kit::{Commands, Kit};
 use crate::pipeline::check::Pipeline;
-use crate::problem::Problem;
+use crate::problem::{Place, Problem};
 use crate::store::{NewRun, Run as StoredRun, RunStatus, Store, StoreError};
 use crate::teacher::process::MINIMAL_ENV;
 use crate::teacher::wire::Teacher;
@@ -59,9 +60,16 @@ pub struct Machine {
     pub env: fn(&str) -> Option<String>,
     /// What to put before a `start:` command so that it does not outlive us.
     pub guard: Vec<OsString>,
+    /// What starts the watch over the commands of steps.
+    pub watch: Vec<OsString>,
 }
 
 impl Machine {
+    /// How the commands of steps are started.
+    pub fn commands(&self) -> Commands {
+        Commands { environment: self.minimal_environment(), watch: self.watch.clone() }
+    }
+
     /// The environment variables that the commands of a pipeline get.
     pub fn minimal_environment(&self) -> Vec<(String, String)> {
         MINIMAL_ENV.iter().filter_map(|name| Some(((*name).to_owned(), (self.env)(name)?))).collect()
@@ -83,7 +91,7 @@ pub struct Run {
     options: Options,
     store: Store,
     teachers: teachers::Started,
-    environment: Arc<[(String, String)]>,
+    commands: Arc<Commands>,
     folder: PathBuf,
 }
 
@@ -148,7 +156,9 @@ impl Run {
         desk.retry_failed = options.retry_failed.then_some(started);
         let file_hash = text_hash(&file_text);
         let sources = sources::read(&pipeline).map_err(|error| RunError::Problems(vec![error.into()]))?;
-        let warnings = sources::changes(&sources, &store, workspace, &pipeline.file.name, &options.epoch)?;
+        let mut warnings =
+            sources::changes(&sources, &store, workspace, &pipeline.file.name, &options.epoch)?;
+        warnings.extend(goes_on_fresh(&options, &desk.fresh));
         sources::keep(&sources, &folder)?;
         let teachers = teachers::start(&pipeline, &folder, machine).await.map_err(RunError::Problems)?;
         store
@@ -160,7 +170,7 @@ impl Run {
                 pid: std::process::id(),
                 file_hash: file_hash.clone(),
                 file: file_text.clone(),
-                options: json!({"fresh": &desk.fresh}).to_string(),
+                options: json!({"fresh": &desk.fresh, "rows": options.rows}).to_string(),
             })
             .await?;
         let progress = Arc::new(Progress::new(pipeline.steps.len()));
@@ -177,7 +187,7 @@ impl Run {
             options,
             store,
             teachers,
-            environment: machine.minimal_environment().into(),
+            commands: Arc::new(machine.commands()),
             folder,
         })
     }
@@ -225,6 +235,7 @@ impl Run {
         let stages = Arc::new(self.stages()?);
         let rows = source::open(&self.pipeline, &self.options).map_err(RunError::Problems)?;
         let source = source::feed(rows, self.options.rows);
+        self.count_rows();
         let output = output::Output::create(&self.pipeline, &self.options, &self.folder, &self.store)?;
         let (sink, ends) = tokio::sync::mpsc::channel(1024);
         let writing = tokio::task::spawn_blocking(move || output.write(ends));
@@ -239,7 +250,8 @@ impl Run {
         let written =
             writing.await.map_err(|error| RunError::Io(format!("the writer ended early: {error}")))?;
         let written = written?;
-        let worth = finish.complete || (self.options.partial && written.betters_what_is_there());
+        let worth =
+            finish.complete || (self.options.partial && written.betters_what_is_there(&self.options.epoch));
         if !worth {
             written.keep_aside()?;
             return Ok((finish, None));
@@ -249,8 +261,18 @@ impl Run {
         Ok((finish, self.options.rows.is_none().then_some(published)))
     }
 
+    /// Counts the source's rows beside the run, for the display.
+    fn count_rows(&self) {
+        let (pipeline, options) = (Arc::clone(&self.pipeline), self.options.clone());
+        let progress = Arc::clone(&self.progress);
+        tokio::task::spawn_blocking(move || {
+            let rows = source::expected(&pipeline, &options).unwrap_or(0);
+            progress.rows_expected.store(rows, Ordering::Relaxed);
+        });
+    }
+
     fn stages(&self) -> Result<Stages, RunError> {
-        let steps = build_steps(&self.pipeline, &self.teachers, &self.desk, &self.environment)?;
+        let steps = build_steps(&self.pipeline, &self.teachers, &self.desk, &self.commands)?;
         Ok(Stages::new(steps, self.pipeline.columns.clone()))
     }
 
@@ -264,7 +286,8 @@ impl Run {
         settings
     }
 
-    fn until(&self) -> Until {
+    /// When the run has enough.
+    pub fn until(&self) -> Until {
         let until = self.pipeline.file.source.sample.as_ref().and_then(|sample| sample.until.as_ref());
         until.map_or(Until::default(), |until| Until { kept: until.kept, tried: until.tried })
     }
@@ -309,7 +332,7 @@ fn build_steps(
     pipeline: &Pipeline,
     teachers: &teachers::Started,
     desk: &Arc<Desk>,
-    environment: &Arc<[(String, String)]>,
+    commands: &Arc<Commands>,
 ) -> Result<Vec<StepRunners>, RunError> {
     let templates = pipeline.templates();
     let mut steps = Vec::new();
@@ -323,7 +346,7 @@ fn build_steps(
             step_index,
             teachers: Arc::clone(&teachers.by_name),
             desk: Arc::clone(desk),
-            environment: Arc::clone(environment),
+            commands: Arc::clone(commands),
         };
         let wrong = |error: anyhow::Error| RunError::Io(format!("step `{}`: {error}", step.name));
         let when = step.when.as_deref().map(|when| kit.expression(when)).transpose().map_err(wrong)?;
@@ -336,14 +359,20 @@ fn build_steps(
 /// How far back the last run of an epoch is looked for.
 const RUNS_MAX: u32 = 100;
 
-/// The epoch's last run, if that was not finished: the one that a run of the epoch resumes.
+/// The epoch's last run, if that was not finished: the one that a run of the epoch resumes. Previews neither
+/// finish nor begin anything.
 fn unfinished_run(store: &Store, pipeline: &str, epoch: &str) -> Result<Option<StoredRun>, StoreError> {
-    let last = store.runs(Some(pipeline), RUNS_MAX)?.into_iter().find(|run| run.epoch == epoch);
+    let is_preview = |run: &StoredRun| {
+        serde_json::from_str::<serde_json::Value>(&run.options).is_ok_and(|options| options["rows"].is_u64())
+    };
+    let mut runs = store.runs(Some(pipeline), RUNS_MAX)?.into_iter();
+    let last = runs.find(|run| run.epoch == epoch && !is_preview(run));
     Ok(last.filter(|run| run.status != RunStatus::Finished))
 }
 
 /// Since when the replies of fresh steps count: since this run began, or since an unfinished run of the
-/// epoch began that asked for the same, so that it can be resumed.
+/// epoch began that asked for the same. A run that resumes it goes on with that, told again or not: a dataset
+/// of old and new replies is nobody's wish.
 fn fresh_since(
     options: &Options,
     store: &Store,
@@ -355,7 +384,20 @@ fn fresh_since(
         .and_then(|options| serde_json::from_value(options["fresh"].clone()).ok())
         .unwrap_or_default();
     let since = |step: &String| (step.clone(), asked.get(step).copied().unwrap_or(started_unix_ms));
-    Ok(options.fresh.iter().map(since).collect())
+    let told: HashMap<String, i64> = options.fresh.iter().map(since).collect();
+    // A preview resumes nothing.
+    Ok(if options.rows.is_none() { asked.into_iter().chain(told).collect() } else { told })
+}
+
+/// Says which steps are asked anew though this run was not told so.
+fn goes_on_fresh(options: &Options, fresh: &HashMap<String, i64>) -> Option<Problem> {
+    let mut steps: Vec<&str> =
+        fresh.keys().filter(|step| !options.fresh.contains(step)).map(String::as_str).collect();
+    steps.sort_unstable();
+    let steps = steps.join("`, `");
+    let message =
+        format!("the last run was not finished and asked `{steps}` afresh; this one goes on with that");
+    (!steps.is_empty()).then(|| Problem::warning(Place::Nowhere, message))
 }
 
 fn waiting_rows(error: &std::io::Error) -> String {

@@ -77,6 +77,7 @@ impl Output {
             None => pipeline.base.join(&pipeline.file.save.parquet),
         };
         let publication = Publication::prepare(&target)?;
+        publication.check_epoch(&options.epoch)?;
         let save = &pipeline.file.save;
         let columns = pipeline.columns.keys().cloned().collect();
         let parts = PartOptions {
@@ -197,14 +198,15 @@ impl Written {
         self.publication.discard()
     }
 
-    /// Whether a partial dataset would take nothing away: it has rows, and what is published now is
-    /// nothing, or partial with no more rows.
-    pub fn betters_what_is_there(&self) -> bool {
+    /// Whether a partial dataset would take nothing away: it has rows, and what is published of its epoch now
+    /// is nothing, or partial with no more rows.
+    pub fn betters_what_is_there(&self, epoch: &str) -> bool {
         let rows: u64 = self.kept.iter().map(|part| part.rows).sum();
-        let no_loss = |manifest: &Manifest| {
-            manifest.partial && manifest.parts.iter().map(|part| part.rows).sum::<u64>() <= rows
-        };
-        rows > 0 && self.publication.published().is_none_or(no_loss)
+        let published = self.publication.published().into_iter().flat_map(|manifest| &manifest.parts);
+        let of_epoch: Vec<&PartRecord> = published.filter(|part| part.epoch == epoch).collect();
+        let no_loss = of_epoch.iter().all(|part| part.partial)
+            && of_epoch.iter().map(|part| part.rows).sum::<u64>() <= rows;
+        rows > 0 && no_loss
     }
 
     /// Puts the dataset in its place; other epochs' parts stay in it.
@@ -212,6 +214,7 @@ impl Written {
         let rows = self.kept.iter().map(|part| part.rows).sum();
         let mut manifest = self.manifest(run, finish, started_unix_ms);
         manifest.parts.extend(self.publication.carry_earlier(&manifest.epoch)?);
+        manifest.partial = manifest.parts.iter().any(|part| part.partial);
         manifest.parts.sort_by(|a, b| a.path.cmp(&b.path));
         let folder = run.pipeline().base.join(&run.pipeline().file.save.parquet);
         self.publication.commit(&manifest, run.file_text())?;
@@ -253,7 +256,7 @@ impl Written {
                 open: tally.open,
             },
             sources: run.sources().to_vec(),
-            parts: self.kept.iter().map(|part| PartRecord::new(epoch, part)).collect(),
+            parts: self.kept.iter().map(|part| PartRecord::new(epoch, !finish.complete, part)).collect(),
             run: RunRecord {
                 id: run.id.clone(),
                 started: clock::rfc3339(started_unix_ms),

@@ -50,6 +50,21 @@ pub fn open(pipeline: &Pipeline, options: &Options) -> Result<Rows, Vec<Problem>
     Ok(Box::new((0..rows).map(draw)))
 }
 
+/// How many rows the source has, for the progress display: nothing where it cannot be known. May read all
+/// files.
+pub fn expected(pipeline: &Pipeline, options: &Options) -> Option<u64> {
+    let source = &pipeline.file.source;
+    let all = match (&source.rows, &source.files, &source.sample) {
+        (Some(rows), _, _) => rows.len() as u64,
+        (_, Some(files), _) => open_files(files, &pipeline.base).and_then(|files| files.count()).ok()?,
+        (_, _, Some(sample)) => {
+            load_axes(&sample.draw, &pipeline.base).ok().and_then(|axes| axes.rows_to_try(sample))?
+        }
+        (None, None, None) => return None,
+    };
+    Some(options.rows.map_or(all, |rows| rows.min(all)))
+}
+
 fn below(path: &str, problems: Vec<Problem>) -> Vec<Problem> {
     let under = KeyPath::parse(path);
     problems.into_iter().map(|problem| problem.below(&under)).collect()

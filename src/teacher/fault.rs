@@ -145,10 +145,9 @@ pub fn meaning(status: u16, headers: &HeaderMap, body: &str, now_unix_ms: i64) -
             429 | 529 => busy(message),
             503 if told_wait.is_some() => busy(message),
             401..=403 => Fault::Fatal { message },
-            408 => Fault::Transient { code: "timeout", message, billed: false },
             409 => Fault::Transient { code: "conflict", message, billed: false },
             // A gateway (524: Cloudflare's) gave up waiting for a server that may have answered.
-            504 | 524 => Fault::Transient { code: "timeout", message, billed: true },
+            408 | 504 | 524 => Fault::Transient { code: "timeout", message, billed: true },
             500.. => Fault::Transient { code: "server_error", message, billed: false },
             0 if !has(&BAD_REQUEST) => Fault::Transient { code: "error_in_reply", message, billed: true },
             _ => Fault::BadRequest { message },
@@ -263,7 +262,7 @@ mod tests {
         for status in [401, 402, 403] {
             check(status, "", "", "fatal");
         }
-        check(408, "", "", "again timeout");
+        check(408, "", "", "again timeout billed");
         check(409, "", "", "again conflict");
         check(500, "", "<html>", "again server_error");
         check(502, "", "", "again server_error");

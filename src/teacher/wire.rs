@@ -123,6 +123,11 @@ impl Teacher {
         &self.endpoint
     }
 
+    /// Whether a server answers, and not a file.
+    pub fn is_live(&self) -> bool {
+        matches!(self.wire, Wire::Carried(Carrier::Http(_) | Carrier::Recorded(..)))
+    }
+
     /// The body of a request, as it is sent.
     pub fn body(&self, request: &Request) -> Value {
         self.format.body(request)

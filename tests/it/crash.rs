@@ -115,3 +115,41 @@ fn the_budget_holds_through_kills() {
     let accounts = workspace.json(&["run", "p.yaml", "--json", "--set", "budget.calls=100000"], 0);
     assert_eq!(accounts["tally"]["open"], 0);
 }
+
+/// Whether a process is there and no corpse.
+fn lives(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+#[test]
+fn a_hung_command_does_not_outlive_a_kill() {
+    let workspace = Workspace::new();
+    workspace.write("rows.jsonl", &rows(1));
+    // It closes nothing and reads nothing more: only a signal ends it.
+    let script = "#!/bin/sh\nread line\necho $$ > pid.new && mv pid.new pid\nsleep 600\n";
+    workspace.write("hang.sh", script);
+    workspace.write(
+        "p.yaml",
+        "textmill: 1\nname: hung\nsource: { files: { path: rows.jsonl } }\nsteps:\n  \
+         - command: { argv: [sh, hang.sh], makes: { x: string }, timeout: 10m }\nsave: { parquet: out }\n",
+    );
+    let mut child =
+        workspace.command(&["run", "p.yaml"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let pid = workspace.path().join("pid");
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        for _ in 0..500 {
+            if holds() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{what}");
+    };
+    until("the command did not start", &|| pid.exists());
+    let pid = workspace.read("pid");
+    assert!(lives(&pid));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("the command is still there", &|| !lives(&pid));
+}

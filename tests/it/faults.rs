@@ -1,5 +1,7 @@
 //! Every fault of the table: each row comes to one of three ends, with the right reason.
 
+use std::time::{Duration, Instant};
+
 use crate::workspace::{FakeTeacher, Workspace, rows};
 
 const FAULTS: [&str; 9] =
@@ -61,4 +63,46 @@ save: {{ parquet: out }}
     let again = workspace.json(&["run", "p.yaml", "--json"], 0);
     assert_eq!(again["tally"], *tally);
     assert_eq!(teacher.stats()["requests"], asked);
+}
+
+/// A row that is not the lowest asks first what a lower row asks, too, and the budget has no room for it: the
+/// lower row waits for that call, and the run comes to its end all the same.
+#[test]
+fn a_shared_call_over_the_budget_ends_the_run() {
+    let teacher = FakeTeacher::start(&["--hang-once", "topic 0:1"]);
+    let workspace = Workspace::new();
+    workspace.write("rows.jsonl", &rows(2));
+    workspace.write(
+        "p.yaml",
+        &format!(
+            r#"
+textmill: 1
+name: shared
+teachers:
+  writer: {{ openai: {{ url: "{}", model: fake }} }}
+budget: {{ calls: 2 }}
+source: {{ files: {{ path: rows.jsonl }} }}
+steps:
+  - generate: {{ teacher: writer, prompt: "Write about {{{{ topic }}}}.", into: text, max_tokens: 400 }}
+  - judge: {{ teacher: writer, prompt: "The same for all.", into: grade, scale: [1, 5], max_tokens: 400 }}
+save: {{ parquet: out }}
+"#,
+            teacher.url
+        ),
+    );
+    let mut child =
+        workspace.command(&["run", "p.yaml"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if started.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("the run does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(teacher.stats()["requests"], 2);
 }

@@ -17,6 +17,16 @@ pub struct JsonlRows {
     lines: Lines,
 }
 
+/// The rows of a file, without a look into them.
+pub fn count(path: &Path, options: &ReadOptions) -> Result<u64, ReadError> {
+    let mut lines = Lines::open(path, options)?;
+    let mut rows = 0;
+    while let Some(line) = lines.next()? {
+        rows += u64::from(!line.trim().is_empty());
+    }
+    Ok(rows)
+}
+
 impl JsonlRows {
     pub fn open(path: &Path, options: &ReadOptions) -> Result<JsonlRows, ReadError> {
         Ok(JsonlRows { lines: Lines::open(path, options)? })

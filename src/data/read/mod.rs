@@ -265,6 +265,18 @@ impl FileSource {
         Rows { source: self.clone(), file_next: 0, open: None }
     }
 
+    /// How many rows there are, as cheaply as each format allows: for progress displays, not for accounts.
+    pub fn count(&self) -> Result<u64, ReadError> {
+        self.files.iter().try_fold(0, |total, (path, format)| {
+            let rows = match format {
+                Format::Jsonl => jsonl::count(path, &self.options)?,
+                Format::Parquet => parquet::count(path)?,
+                Format::Csv | Format::Text => self.open_file(path, *format)?.count() as u64,
+            };
+            Ok(total + rows)
+        })
+    }
+
     /// The columns of the rows and their types, in order of first appearance over all files.
     ///
     /// CSV and plain text are text, Parquet says itself what it is; the types of JSONL come from the

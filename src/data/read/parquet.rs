@@ -102,6 +102,12 @@ impl Iterator for ParquetRows {
     }
 }
 
+/// The rows of a file, as its footer says.
+pub fn count(path: &Path) -> Result<u64, ReadError> {
+    let rows = open_builder(path)?.metadata().file_metadata().num_rows();
+    Ok(u64::try_from(rows).unwrap_or_default())
+}
+
 /// The columns of a file, from its schema.
 pub fn columns(path: &Path) -> Result<Columns, ReadError> {
     file_columns(path, &open_builder(path)?)

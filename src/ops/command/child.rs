@@ -16,6 +16,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 use tokio::task::JoinHandle;
 
+use super::watch::Watch;
+use crate::kit::Commands;
+
 /// Longest line in either direction.
 pub const LINE_BYTES_MAX: usize = 16 << 20;
 /// What is kept of a child's words on stderr: enough for a stack trace.
@@ -29,19 +32,19 @@ pub struct Program {
     pub argv: Vec<String>,
     /// An absolute path.
     pub folder: PathBuf,
-    /// All environment variables that it gets.
-    pub environment: Arc<[(String, String)]>,
+    pub commands: Arc<Commands>,
 }
 
 impl Program {
-    pub fn start(&self) -> io::Result<Child> {
+    /// Starts it; the watch, if there is one, is told of it.
+    pub fn start(&self, watch: Option<&Arc<Watch>>) -> io::Result<Child> {
         let (program, arguments) = self.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let program = if program.contains('/') { self.folder.join(program) } else { program.into() };
         let mut child = tokio::process::Command::new(program)
             .args(arguments)
             .current_dir(&self.folder)
             .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(self.commands.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -53,8 +56,13 @@ impl Program {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         let tail = Arc::new(Mutex::default());
+        let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        if let (Some(watch), Some(group)) = (watch, group) {
+            watch.begins(group);
+        }
         Ok(Child {
-            group: child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)),
+            group,
+            watch: watch.cloned(),
             process: child,
             input,
             output: BufReader::new(output),
@@ -69,6 +77,7 @@ pub struct Child {
     process: tokio::process::Child,
     /// The group that it leads.
     group: Option<Pid>,
+    watch: Option<Arc<Watch>>,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     /// Its last words on stderr.
@@ -135,6 +144,9 @@ impl Child {
         // Once only: later the number may be another group's.
         if let Some(group) = self.group.take() {
             let _ = kill_process_group(group, Signal::KILL);
+            if let Some(watch) = &self.watch {
+                watch.ends(group);
+            }
         }
     }
 }
@@ -161,8 +173,9 @@ mod tests {
 
     fn start(script: &str) -> Child {
         let argv = ["sh", "-c", script].map(str::to_owned).to_vec();
-        let environment = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into();
-        Program { argv, folder: std::env::temp_dir(), environment }.start().unwrap()
+        let environment = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+        let commands = Arc::new(Commands { environment, watch: Vec::new() });
+        Program { argv, folder: std::env::temp_dir(), commands }.start(None).unwrap()
     }
 
     /// Asks twice and ends the child.

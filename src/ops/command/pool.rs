@@ -4,15 +4,17 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use super::answer::Answer;
 use super::child::{Child, LINE_BYTES_MAX, NoLine, Program};
+use super::watch::Watch;
 use crate::clock;
+use crate::row::RowId;
+use crate::teacher::gate::{Gate, Limits, PATIENCE_DEFAULT, Permit, Shut, Ticket};
 
 /// What is shown of a line that is no answer.
 const SHOWN_CHARS: usize = 1000;
@@ -20,9 +22,11 @@ const SHOWN_CHARS: usize = 1000;
 /// The processes of a step.
 pub struct Pool {
     pub program: Program,
+    /// Started with the first process.
+    watch: Mutex<Option<Arc<Watch>>>,
     timeout: Duration,
-    /// A place for each process.
-    places: Semaphore,
+    /// A place for each process; the lowest row goes first.
+    places: Gate,
     /// Processes that wait for a row.
     idle: Mutex<Vec<Child>>,
     /// Times in a row that there was no answer.
@@ -47,23 +51,36 @@ pub struct Silence {
 
 impl Pool {
     pub fn new(program: Program, processes: usize, timeout: Duration) -> Pool {
-        let (places, unanswered) = (Semaphore::new(processes), AtomicU32::new(0));
-        Pool { program, timeout, places, idle: Mutex::default(), unanswered }
+        let limits = Limits { in_flight: Some(processes), ..Limits::default() };
+        let (places, unanswered) = (Gate::new(limits, PATIENCE_DEFAULT), AtomicU32::new(0));
+        Pool { program, watch: Mutex::default(), timeout, places, idle: Mutex::default(), unanswered }
     }
 
     /// Waits for a place; it is free again when the permit is dropped.
-    pub async fn enter(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.places.acquire().await
+    pub async fn enter(&self, row: &RowId, step: usize) -> Result<Permit, Shut> {
+        self.places.enter(Ticket { row: row.clone(), step, tokens: 0 }).await
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Child>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The watch over the processes; none where nobody can be started to keep it.
+    fn watch(&self) -> io::Result<Option<Arc<Watch>>> {
+        let argv = &self.program.commands.watch;
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if watch.is_none() && !argv.is_empty() {
+            *watch = Some(Arc::new(Watch::start(argv)?));
+        }
+        Ok(watch.clone())
+    }
+
     /// A process that waits, else a new one.
     pub fn child(&self) -> io::Result<Child> {
         loop {
-            let Some(mut child) = self.idle().pop() else { return self.program.start() };
+            let Some(mut child) = self.idle().pop() else {
+                return self.program.start(self.watch()?.as_ref());
+            };
             if !child.has_ended() {
                 return Ok(child);
             }
