@@ -127,7 +127,10 @@ pub struct Caller {
 struct Call<'a> {
     row: &'a Row,
     key: Key,
+    /// The canonical body, as the store keeps it.
     body: Bytes,
+    /// The body as it is sent.
+    sent: Bytes,
     asked_by: AskedBy,
     /// Input tokens as far as they can be known before, at most one a byte.
     worst: Amount,
@@ -181,6 +184,8 @@ impl Caller {
         request: &Request,
     ) -> Result<Asked, NoAnswer> {
         let body = self.teacher.body(request);
+        let dressed = self.teacher.dressed(&body);
+        let body = Value::Object(body);
         let draw_key = if draw == Draw::Row { row.draw_key() } else { String::new() };
         let key = key::key(&key::Parts {
             wire: self.teacher.wire_name(),
@@ -196,12 +201,13 @@ impl Caller {
         let tokens_in_max = body.len() as u64;
         let tokens_out_max = u64::from(request.max_tokens.unwrap_or(self.teacher.max_tokens_default));
         let worst = Amount {
-            usd_nano: self.teacher.price.map_or(0, |price| price.usd_nano(tokens_in_max, tokens_out_max)),
+            usd_nano: self.teacher.price.map_or(0, |price| price.usd_nano_max(tokens_in_max, tokens_out_max)),
             tokens: tokens_in_max + tokens_out_max,
             calls: 1,
         };
         let expected_tokens = tokens_in_max / BYTES_PER_TOKEN + tokens_out_max;
-        let mut call = Call { row, key, body, asked_by, worst, expected_tokens, lowest: None };
+        let sent = dressed.unwrap_or_else(|| body.clone());
+        let mut call = Call { row, key, body, sent, asked_by, worst, expected_tokens, lowest: None };
         // Only calls that several rows may share can be under way twice.
         let shared = draw == Draw::Request;
         loop {
@@ -364,7 +370,7 @@ impl Caller {
         let aborting = control.aborting();
         let sent = tokio::select! {
             biased;
-            sent = self.teacher.send(&call.asked_by, call.body.clone()) => sent,
+            sent = self.teacher.send(&call.asked_by, call.sent.clone()) => sent,
             () = aborting.cancelled() => return Err(Missed::Aborted),
         };
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -401,7 +407,7 @@ impl Caller {
     ) -> Result<Asked, NoAnswer> {
         let usage = reply.answer.usage;
         let usd_nano = match (self.teacher.price, usage) {
-            (Some(price), Some(usage)) => Some(price.usd_nano(usage.input, usage.output)),
+            (Some(price), Some(usage)) => Some(price.usd_nano(usage)),
             // A server that does not count is taken at the worst case.
             (Some(_), None) => Some(call.worst.usd_nano),
             (None, _) => None,

@@ -369,7 +369,7 @@ pub fn check_manner(check: &mut Check<'_>, temperature: Option<f64>, max_tokens:
 
 /// Checks an `extra:` map: keys that the step writes itself are not for it.
 pub fn check_extra(check: &mut Check<'_>, extra: &Map<String, Value>) {
-    for problem in crate::teacher::openai::OpenAi::extra_problems(extra) {
+    for problem in crate::teacher::format::extra_problems(extra) {
         let message = problem.message.clone();
         let key = match &problem.place {
             crate::problem::Place::Value(path) | crate::problem::Place::Key(path) => path.to_string(),

@@ -53,8 +53,8 @@ impl Pipeline {
             let mut add = |variable: &str, goes_to: String| {
                 uses.push(SecretUse { teacher: name.clone(), variable: variable.to_owned(), goes_to });
             };
-            if let Some(openai) = &teacher.openai {
-                openai.env_names().into_iter().for_each(|variable| add(variable, openai.host()));
+            for (_, api) in teacher.apis() {
+                api.env_names().into_iter().for_each(|variable| add(variable, api.host()));
             }
             if let Some(start) = &teacher.start {
                 let program = start.command.first().map_or("", String::as_str);
@@ -312,10 +312,15 @@ fn teachers(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
 fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut error = |path: &str, message: &str| problems.push(Problem::error(at(path), message));
-    match (&teacher.openai, &teacher.recorded) {
-        (Some(_), Some(_)) => error("recorded", "`openai` and `recorded` exclude each other"),
-        (None, None) => error("", "a teacher needs `openai:` or `recorded:`"),
-        _ => {}
+    let recorded = teacher.recorded.iter().map(|_| "recorded");
+    let kinds: Vec<&str> = teacher.apis().map(|(format, _)| format.wire().name()).chain(recorded).collect();
+    match kinds.as_slice() {
+        [] => error(
+            "",
+            "a teacher needs an API (`openai:`, `responses:`, `anthropic:`, `gemini:`) or `recorded:`",
+        ),
+        [_] => {}
+        [first, .., last] => error(last, &format!("`{first}` and `{last}` exclude each other")),
     }
     if teacher.attempts == 0 {
         error("attempts", "`attempts` must be at least 1");
@@ -331,12 +336,16 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
         }
     }
     if let Some(price) = &teacher.price {
+        let prices = [
+            ("price.input", Some(price.input)),
+            ("price.output", Some(price.output)),
+            ("price.cached_input", price.cached_input),
+            ("price.cache_write", price.cache_write),
+            ("price.reasoning", price.reasoning),
+        ];
         let sound = |price: f64| price.is_finite() && (0.0..1e6).contains(&price);
-        if !sound(price.input) {
-            error("price.input", "a price cannot be negative");
-        }
-        if !sound(price.output) {
-            error("price.output", "a price cannot be negative");
+        for (path, _) in prices.iter().filter(|(_, price)| price.is_some_and(|price| !sound(price))) {
+            error(path, "a price cannot be negative");
         }
     }
     if teacher.start.is_some() && teacher.identity.is_none() {
@@ -345,9 +354,9 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
             "a teacher with `start` needs an `identity`: its address may change, its answers should be found",
         );
     }
-    if let Some(openai) = &teacher.openai {
-        let under = KeyPath::parse("openai");
-        problems.extend(openai.problems().into_iter().map(|problem| problem.below(&under)));
+    for (format, api) in teacher.apis() {
+        let under = KeyPath::parse(format.wire().name());
+        problems.extend(api.problems(format).into_iter().map(|problem| problem.below(&under)));
     }
     if let Some(start) = &teacher.start {
         let under = KeyPath::parse("start");

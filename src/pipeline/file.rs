@@ -12,9 +12,11 @@ use serde_json::{Map, Value};
 use crate::axes::SampleFile;
 use crate::data::read::{Format, TextUnit};
 use crate::ops::StepFile;
-use crate::teacher::openai::OpenAi;
+use crate::teacher::api::Api;
+use crate::teacher::format::ApiFormat;
 use crate::teacher::process::StartFile;
 use crate::teacher::setting::duration;
+use crate::teacher::wire::Price;
 
 /// The format version that this textmill reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -55,8 +57,14 @@ pub struct PipelineFile {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename = "teacher", deny_unknown_fields)]
 pub struct TeacherFile {
-    /// A server with the OpenAI chat API.
-    pub openai: Option<OpenAi>,
+    /// A server with OpenAI's chat completions, which most servers have.
+    pub openai: Option<Api>,
+    /// A server with OpenAI's responses.
+    pub responses: Option<Api>,
+    /// A server with Anthropic's messages.
+    pub anthropic: Option<Api>,
+    /// A server with Google's generateContent.
+    pub gemini: Option<Api>,
     /// Answers from a file of recorded traffic.
     pub recorded: Option<RecordedFile>,
     /// What the server allows.
@@ -79,6 +87,24 @@ pub struct TeacherFile {
     pub record: Option<String>,
 }
 
+impl TeacherFile {
+    /// The APIs that are given, with the keys they stand under: one, in a sound file.
+    pub fn apis(&self) -> impl Iterator<Item = (ApiFormat, &Api)> {
+        let given = [
+            (ApiFormat::Openai, &self.openai),
+            (ApiFormat::Responses, &self.responses),
+            (ApiFormat::Anthropic, &self.anthropic),
+            (ApiFormat::Gemini, &self.gemini),
+        ];
+        given.into_iter().filter_map(|(format, api)| Some((format, api.as_ref()?)))
+    }
+
+    /// The API that answers; nothing for recorded traffic.
+    pub fn api(&self) -> Option<(ApiFormat, &Api)> {
+        self.apis().next()
+    }
+}
+
 fn attempts() -> u32 {
     5
 }
@@ -95,6 +121,9 @@ pub struct RecordedFile {
     pub cassette: String,
     /// The model whose traffic it is.
     pub model: String,
+    /// The API whose traffic it is: `openai` by default.
+    #[serde(default)]
+    pub api: ApiFormat,
 }
 
 /// What a server allows; absent is unlimited, but for calls in flight.
@@ -114,6 +143,24 @@ pub struct LimitsFile {
 pub struct PriceFile {
     pub input: f64,
     pub output: f64,
+    /// Input that comes from the provider's cache: the price of `input` by default, which is never less.
+    pub cached_input: Option<f64>,
+    /// Input that is written to the provider's cache: the price of `input` by default. Anthropic takes 1.25 times
+    /// that.
+    pub cache_write: Option<f64>,
+    /// Output that is reasoning: the price of `output` by default.
+    pub reasoning: Option<f64>,
+}
+
+impl From<PriceFile> for Price {
+    fn from(file: PriceFile) -> Price {
+        Price {
+            cached_input: file.cached_input.unwrap_or(file.input),
+            cache_write: file.cache_write.unwrap_or(file.input),
+            reasoning: file.reasoning.unwrap_or(file.output),
+            ..Price::of(file.input, file.output)
+        }
+    }
 }
 
 /// Caps over all runs of one epoch.

@@ -11,9 +11,10 @@ use crate::pipeline::file::{LimitsFile, TeacherFile};
 use crate::problem::{KeyPath, Place, Problem};
 use crate::row::Value;
 use crate::run::Machine;
+use crate::teacher::api::Api;
 use crate::teacher::cassette::{Carrier, Cassette, Recorder};
+use crate::teacher::format::ApiFormat;
 use crate::teacher::gate::{Gate, Limits};
-use crate::teacher::openai::OpenAi;
 use crate::teacher::process::{Launch, Process};
 use crate::teacher::scripted::Script;
 use crate::teacher::secret::Secrets;
@@ -82,7 +83,7 @@ fn places(teacher: &TeacherFile) -> u32 {
 /// A call in flight may need a connection of its own, and a connection is an open file. The soft limit
 /// of this process (1,024 on most systems) is raised as far as the system lets us.
 fn enough_open_files(asked: &[(&String, &TeacherFile)]) -> Result<(), Vec<Problem>> {
-    let connecting = || asked.iter().filter(|(_, teacher)| teacher.openai.is_some());
+    let connecting = || asked.iter().filter(|(_, teacher)| teacher.api().is_some());
     let calls: u64 = connecting().map(|(_, teacher)| u64::from(places(teacher))).sum();
     let needed = calls + FILES_BESIDE;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -104,8 +105,8 @@ fn enough_open_files(asked: &[(&String, &TeacherFile)]) -> Result<(), Vec<Proble
 
 fn secrets(pipeline: &Pipeline, machine: &Machine) -> Secrets {
     let names = pipeline.file.teachers.values().flat_map(|teacher| {
-        let openai = teacher.openai.iter().flat_map(OpenAi::env_names);
-        openai.chain(teacher.start.iter().flat_map(|start| start.env_names()))
+        let apis = teacher.apis().flat_map(|(_, api)| api.env_names());
+        apis.chain(teacher.start.iter().flat_map(|start| start.env_names()))
     });
     Secrets::load(names, machine.env)
 }
@@ -117,12 +118,12 @@ fn connect(
     secrets: &Arc<Secrets>,
 ) -> Result<Teacher, Vec<Problem>> {
     let base = &pipeline.base;
-    let (format, carrier) = match (&teacher.openai, &teacher.recorded) {
-        (Some(openai), _) => {
+    let (format, api, carrier) = match (teacher.api(), &teacher.recorded) {
+        (Some((format, api)), _) => {
             let places = places(teacher) as usize;
-            let under = KeyPath::parse("openai");
-            let client =
-                openai.connect(base, Arc::clone(secrets), places).map_err(|found| below(&under, found))?;
+            let under = KeyPath::parse(format.wire().name());
+            let client = api.connect(format, base, Arc::clone(secrets), places);
+            let client = client.map_err(|found| below(&under, found))?;
             let carrier = match &teacher.record {
                 Some(path) => {
                     let recorder = Recorder::open(&base.join(path), Arc::clone(secrets))?;
@@ -130,7 +131,7 @@ fn connect(
                 }
                 None => Carrier::Http(client),
             };
-            (openai.clone(), carrier)
+            (format, api.clone(), carrier)
         }
         (None, Some(recorded)) => {
             let at_key = |problem: Problem| match problem.place {
@@ -141,31 +142,32 @@ fn connect(
             };
             let cassette = Cassette::load(&base.join(&recorded.cassette));
             let cassette = cassette.map_err(|found| found.into_iter().map(at_key).collect::<Vec<_>>())?;
-            (OpenAi::named(&recorded.model), Carrier::Cassette(cassette))
+            (recorded.api, Api::named(&recorded.model), Carrier::Cassette(cassette))
         }
         (None, None) => return Err(vec![Problem::error(Place::Nowhere, "the teacher has no wire format")]),
     };
-    Ok(assemble(name, teacher, format, Wire::Carried(carrier)))
+    Ok(assemble(name, teacher, (format, api), Wire::Carried(carrier)))
 }
 
 /// Teachers that answer from a script (by step name), for tests and plans: no connection is opened, no
 /// server started, no limit kept, and what fails once has failed.
 pub fn offline(pipeline: &Pipeline, replies: &IndexMap<String, Value>) -> Started {
     let teachers = pipeline.file.teachers.iter().map(|(name, teacher)| {
-        let format = match (&teacher.openai, &teacher.recorded) {
-            (Some(openai), _) => openai.clone(),
-            (None, recorded) => OpenAi::named(recorded.as_ref().map_or("", |recorded| &recorded.model)),
+        let spoken = match (teacher.api(), &teacher.recorded) {
+            (Some((format, api)), _) => (format, api.clone()),
+            (None, Some(recorded)) => (recorded.api, Api::named(&recorded.model)),
+            (None, None) => (ApiFormat::default(), Api::named("")),
         };
         let limits = LimitsFile { in_flight: Some(1), ..LimitsFile::default() };
         let teacher = TeacherFile { attempts: 1, limits, ..teacher.clone() };
         let wire = Wire::Scripted(Script::new(replies));
-        (name.clone(), Arc::new(assemble(name, &teacher, format, wire)))
+        (name.clone(), Arc::new(assemble(name, &teacher, spoken, wire)))
     });
     Started::of(teachers.collect())
 }
 
 /// A teacher from its file and the way to reach it.
-pub fn assemble(name: &str, teacher: &TeacherFile, format: OpenAi, wire: Wire) -> Teacher {
+pub fn assemble(name: &str, teacher: &TeacherFile, (format, api): (ApiFormat, Api), wire: Wire) -> Teacher {
     let limits = Limits {
         requests_per_minute: teacher.limits.requests_per_minute,
         tokens_per_minute: teacher.limits.tokens_per_minute,
@@ -173,12 +175,13 @@ pub fn assemble(name: &str, teacher: &TeacherFile, format: OpenAi, wire: Wire) -
     };
     Teacher::new(TeacherParts {
         name: name.to_owned(),
-        identity: teacher.identity.clone().unwrap_or_else(|| format.identity()),
+        identity: teacher.identity.clone().unwrap_or_else(|| api.identity(format)),
         gate: Gate::new(limits, teacher.patience),
-        price: teacher.price.map(|price| Price { input: price.input, output: price.output }),
+        price: teacher.price.map(Price::from),
         attempts_max: teacher.attempts,
         patience: teacher.patience,
         format,
+        api,
         wire,
     })
 }

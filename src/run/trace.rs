@@ -92,7 +92,7 @@ fn stored(store: &Store, key: Key) -> Result<Option<StoredCall>, StoreError> {
     let Some(found) = store.reply(key)? else { return Ok(None) };
     let request = found.request()?;
     let reply = String::from_utf8_lossy(&found.reply()?).into_owned();
-    let exchange = Exchange::read(&request, found.status, &reply);
+    let exchange = Exchange::read(&found.origin.wire, &request, found.status, &reply);
     Ok(Some(StoredCall { request, reply, exchange }))
 }
 

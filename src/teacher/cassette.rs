@@ -431,9 +431,9 @@ mod tests {
         });
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("c.jsonl");
-        let config: super::super::openai::OpenAi =
+        let config: super::super::api::Api =
             serde_json::from_value(json!({ "url": url, "model": "m" })).unwrap();
-        let http = config.connect(folder.path(), Arc::default(), 1).unwrap();
+        let http = config.connect(Default::default(), folder.path(), Arc::default(), 1).unwrap();
         let carrier = Carrier::Recorded(http, Arc::new(Recorder::open(&path, Arc::default()).unwrap()));
         for (body, expected) in [("{\"a\":1}", "done"), ("{\"a\":2}", "no")] {
             assert_eq!(carrier.post(Bytes::from_static(body.as_bytes())).await.unwrap().body, expected);

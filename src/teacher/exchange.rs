@@ -3,9 +3,10 @@
 //! Knows the providers' JSON so that what shows a call need not. Reads bytes, sends nothing.
 
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
+use serde_json::Value;
 
-use crate::teacher::openai::OpenAi;
+use crate::teacher::api::Api;
+use crate::teacher::format::{self, ApiFormat};
 use crate::teacher::{Answer, Message};
 
 /// What was asked and answered.
@@ -17,18 +18,16 @@ pub struct Exchange {
     pub answer: Option<Answer>,
 }
 
-#[derive(Deserialize)]
-struct Asked {
-    messages: Vec<Message>,
-}
-
 impl Exchange {
-    /// Reads a request's and a reply's body, as the store keeps them.
-    pub fn read(request: &[u8], status: u16, reply: &str) -> Exchange {
-        let asked = serde_json::from_slice::<Asked>(request);
+    /// Reads a request's and a reply's body, as the store keeps them; `wire` is the name of their format.
+    pub fn read(wire: &str, request: &[u8], status: u16, reply: &str) -> Exchange {
+        let Some(format) = ApiFormat::named(wire) else {
+            return Exchange { messages: Vec::new(), answer: None };
+        };
+        let asked = serde_json::from_slice::<Value>(request).unwrap_or_default();
         // The model's name stands in for one that a reply does not give, and that is asked for above.
-        let answer = OpenAi::named("").answer(status, &HeaderMap::new(), reply, 0);
-        Exchange { messages: asked.map(|asked| asked.messages).unwrap_or_default(), answer: answer.ok() }
+        let answer = format::answer(format, &Api::named(""), status, &HeaderMap::new(), reply, 0);
+        Exchange { messages: format.wire().messages(&asked), answer: answer.ok() }
     }
 }
 
@@ -38,7 +37,7 @@ mod tests {
     use serde_json::json;
 
     fn check(request: &str, status: u16, reply: &str, expected: (usize, Option<&str>)) {
-        let exchange = Exchange::read(request.as_bytes(), status, reply);
+        let exchange = Exchange::read("openai", request.as_bytes(), status, reply);
         let text = exchange.answer.as_ref().map(|answer| answer.text.as_str());
         assert_eq!((exchange.messages.len(), text), expected, "{request} {reply}");
     }

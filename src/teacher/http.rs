@@ -13,7 +13,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, ClientBuilder, Response, Url};
 use secrecy::ExposeSecret;
 
@@ -44,6 +44,10 @@ pub struct Endpoint<'a> {
     /// The full URL that requests are posted to.
     pub url: &'a str,
     pub key_env: Option<&'a str>,
+    /// The header that the key travels in, in lower case, and what stands before it there.
+    pub key_header: (&'static str, &'static str),
+    /// Headers that the wire format wants.
+    pub fixed_headers: &'static [(&'static str, &'static str)],
     pub headers: &'a BTreeMap<String, Setting>,
     pub timeout: Duration,
     pub connect_timeout: Duration,
@@ -113,8 +117,8 @@ impl Endpoint<'_> {
         {
             return Some(Problem::error(place(), format!("the header `{lower}` is set by textmill")));
         }
-        if lower == "authorization" && self.key_env.is_some() {
-            let message = "`key_env` and the header `authorization` say the same thing";
+        if lower == self.key_header.0 && self.key_env.is_some() {
+            let message = format!("`key_env` and the header `{lower}` say the same thing");
             return Some(Problem::error(place(), message).hint("keep one of them"));
         }
         match value {
@@ -431,8 +435,12 @@ fn request_headers(endpoint: &Endpoint<'_>, secrets: &Secrets, problems: &mut Ve
         value.set_sensitive(true);
         Some(value)
     };
-    if let Some(value) = endpoint.key_env.and_then(|variable| secret(at("key_env"), variable, "Bearer ")) {
-        headers.insert(AUTHORIZATION, value);
+    let (key_header, prefix) = endpoint.key_header;
+    if let Some(value) = endpoint.key_env.and_then(|variable| secret(at("key_env"), variable, prefix)) {
+        headers.insert(HeaderName::from_static(key_header), value);
+    }
+    for (name, value) in endpoint.fixed_headers {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     for (name, setting) in endpoint.headers {
         let place = Place::Value(KeyPath::root().join("headers").join(name.as_str()));
@@ -534,6 +542,8 @@ mod tests {
         Endpoint {
             url,
             key_env: Some("KEY"),
+            key_header: ("authorization", "Bearer "),
+            fixed_headers: &[],
             headers,
             timeout: Duration::from_millis(300),
             connect_timeout: Duration::from_millis(300),

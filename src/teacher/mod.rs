@@ -8,16 +8,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub mod anthropic;
+pub mod api;
 pub mod bucket;
 pub mod cassette;
 pub mod exchange;
 pub mod fake;
 pub mod fault;
+pub mod format;
 pub mod gate;
+pub mod gemini;
 pub mod headers;
 pub mod http;
 pub mod openai;
 pub mod process;
+pub mod responses;
 pub mod retry;
 pub mod scripted;
 pub mod secret;
@@ -56,8 +61,16 @@ pub struct Request {
 /// Tokens that a server says it counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
+    /// All of the prompt, however it was paid.
     pub input: u64,
+    /// All that was written, reasoning included.
     pub output: u64,
+    /// Those of `input` that came from the provider's cache.
+    pub cached_input: u64,
+    /// Those of `input` that were written to it.
+    pub cache_write: u64,
+    /// Those of `output` that nobody sees.
+    pub reasoning: u64,
 }
 
 impl Usage {
@@ -87,6 +100,14 @@ pub struct Answer {
     pub usage: Option<Usage>,
     /// The model that the server says it used; the asked one when it does not say.
     pub model: String,
+    /// What the model wrote before its answer, where the server shows it.
+    pub reasoning: Option<String>,
+}
+
+impl Answer {
+    pub fn new(text: String, finish: Finish, model: &str) -> Answer {
+        Answer { text, finish, usage: None, model: model.to_owned(), reasoning: None }
+    }
 }
 
 /// What a reply's headers say about the limits, for the gate.

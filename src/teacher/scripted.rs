@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use reqwest::header::HeaderMap;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::teacher::Fault;
+use crate::teacher::format::{ApiFormat, Said};
 use crate::teacher::http::RawReply;
 use crate::teacher::wire::AskedBy;
+use crate::teacher::{Fault, Finish};
 
 /// Replies by step name.
 #[derive(Default)]
@@ -40,7 +41,7 @@ impl Script {
         Script { replies: replies.collect(), given: Mutex::default() }
     }
 
-    pub fn reply_to(&self, asked_by: &AskedBy, model: &str) -> Result<RawReply, Fault> {
+    pub fn reply_to(&self, asked_by: &AskedBy, format: ApiFormat, model: &str) -> Result<RawReply, Fault> {
         let step = asked_by.step.to_string();
         let missing = |what: String| Fault::Fatal { message: what };
         let reply = match self.replies.get(&step) {
@@ -63,30 +64,22 @@ impl Script {
                 })?
             }
         };
-        spoken(reply, model)
+        spoken(reply, format, model)
     }
 }
 
 /// A reply as a server would send it.
-fn spoken(reply: &Value, model: &str) -> Result<RawReply, Fault> {
+fn spoken(reply: &Value, format: ApiFormat, model: &str) -> Result<RawReply, Fault> {
     let special = reply.as_object().filter(|map| map.len() == 1).and_then(|map| map.iter().next());
-    let (message, finish) = match special {
-        Some((key, text)) if key == "$cut" => {
-            (json!({"role": "assistant", "content": as_text(text)}), "length")
-        }
-        Some((key, text)) if key == "$refuse" => {
-            (json!({"role": "assistant", "content": null, "refusal": as_text(text)}), "stop")
-        }
+    let (text, finish) = match special {
+        Some((key, text)) if key == "$cut" => (as_text(text), Finish::Length),
+        Some((key, text)) if key == "$refuse" => (as_text(text), Finish::Refusal),
         Some((key, text)) if key == "$fail" => {
             return Err(Fault::Transient { code: "server_error", message: as_text(text), billed: false });
         }
-        _ => (json!({"role": "assistant", "content": as_text(reply)}), "stop"),
+        _ => (as_text(reply), Finish::Stop),
     };
-    let body = json!({
-        "id": "scripted", "object": "chat.completion", "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-    });
+    let body = format.wire().reply(&Said { text: &text, finish, model });
     Ok(RawReply { status: 200, headers: HeaderMap::new(), body: body.to_string() })
 }
 
@@ -96,6 +89,8 @@ fn as_text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::row::RowId;
 
@@ -104,10 +99,12 @@ mod tests {
         let replies = json!({"a": ["x", {"k": 1}], "b": "same"});
         let script = Script::new(replies.as_object().unwrap());
         let ask = |step: &str| {
-            script.reply_to(&AskedBy { step: step.into(), row: RowId::root(0) }, "m").map(|raw| {
-                let body: Value = serde_json::from_str(&raw.body).unwrap();
-                body["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
-            })
+            script.reply_to(&AskedBy { step: step.into(), row: RowId::root(0) }, ApiFormat::Openai, "m").map(
+                |raw| {
+                    let body: Value = serde_json::from_str(&raw.body).unwrap();
+                    body["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+                },
+            )
         };
         assert_eq!(ask("a").unwrap(), "x");
         assert_eq!(ask("a").unwrap(), r#"{"k":1}"#);

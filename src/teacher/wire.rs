@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::clock;
 use crate::row::RowId;
+use crate::teacher::api::Api;
 use crate::teacher::cassette::Carrier;
+use crate::teacher::format::{self, ApiFormat};
 use crate::teacher::gate::Gate;
-use crate::teacher::openai::OpenAi;
 use crate::teacher::scripted::Script;
-use crate::teacher::{Answer, Fault, Reply, Request};
+use crate::teacher::{Answer, Fault, Reply, Request, Usage};
 use reqwest::header::HeaderMap;
 
 /// Who asks; only the scripted teacher looks at it.
@@ -29,13 +30,40 @@ pub struct AskedBy {
 pub struct Price {
     pub input: f64,
     pub output: f64,
+    /// Of input that comes from the provider's cache.
+    pub cached_input: f64,
+    /// Of input that is written to it.
+    pub cache_write: f64,
+    /// Of output that is reasoning.
+    pub reasoning: f64,
 }
 
 impl Price {
+    /// One price for all input, one for all output.
+    pub fn of(input: f64, output: f64) -> Price {
+        Price { input, output, cached_input: input, cache_write: input, reasoning: output }
+    }
+
     /// What tokens cost, in nano-dollars, rounded up: one dollar per million tokens is 1,000 per token.
-    pub fn usd_nano(&self, tokens_in: u64, tokens_out: u64) -> u64 {
-        let nano = tokens_in as f64 * self.input * 1000.0 + tokens_out as f64 * self.output * 1000.0;
-        nano.ceil() as u64
+    pub fn usd_nano(&self, usage: Usage) -> u64 {
+        let Usage { input, output, cached_input, cache_write, reasoning } = usage;
+        let plain_input = input.saturating_sub(cached_input).saturating_sub(cache_write);
+        let parts = [
+            (plain_input, self.input),
+            (cached_input, self.cached_input),
+            (cache_write, self.cache_write),
+            (output.saturating_sub(reasoning), self.output),
+            (reasoning, self.reasoning),
+        ];
+        let micro: f64 = parts.iter().map(|(tokens, price)| *tokens as f64 * price).sum();
+        (micro * 1000.0).ceil() as u64
+    }
+
+    /// The most that so many tokens can cost, in nano-dollars.
+    pub fn usd_nano_max(&self, input: u64, output: u64) -> u64 {
+        let dearest_input = self.input.max(self.cached_input).max(self.cache_write);
+        let micro = input as f64 * dearest_input + output as f64 * self.output.max(self.reasoning);
+        (micro * 1000.0).ceil() as u64
     }
 }
 
@@ -60,7 +88,8 @@ pub struct Teacher {
     pub patience: Duration,
     /// What an answer is taken to have at most where the step sets no `max_tokens`.
     pub max_tokens_default: u32,
-    format: OpenAi,
+    format: ApiFormat,
+    api: Api,
     headers: Vec<(String, String)>,
     endpoint: String,
     wire: Wire,
@@ -74,20 +103,20 @@ pub struct TeacherParts {
     pub price: Option<Price>,
     pub attempts_max: u32,
     pub patience: Duration,
-    /// The wire format; all kinds of today speak OpenAI's chat completions.
-    pub format: OpenAi,
+    pub format: ApiFormat,
+    pub api: Api,
     pub wire: Wire,
 }
 
 /// Tokens of an answer where nothing bounds it: OpenAI's models of 2024 and later stop by themselves
 /// well below it. Only the gate and budgets-to-come reckon with it; with a budget `max_tokens` is asked for.
-const MAX_TOKENS_DEFAULT: u32 = 4096;
+pub(super) const MAX_TOKENS_DEFAULT: u32 = 4096;
 
 impl Teacher {
     pub fn new(parts: TeacherParts) -> Teacher {
-        let TeacherParts { name, identity, gate, price, attempts_max, patience, format, wire } = parts;
-        let headers = format.answer_headers();
-        let endpoint = format.endpoint_url();
+        let TeacherParts { name, identity, gate, price, attempts_max, patience, format, api, wire } = parts;
+        let headers = api.answer_headers();
+        let endpoint = api.endpoint_url(format);
         Teacher {
             name: name.into(),
             identity,
@@ -97,6 +126,7 @@ impl Teacher {
             patience,
             max_tokens_default: MAX_TOKENS_DEFAULT,
             format,
+            api,
             headers,
             endpoint,
             wire,
@@ -106,11 +136,11 @@ impl Teacher {
     /// The wire format's name in call keys. The recorded and the scripted teacher speak it too, so that
     /// a cassette answers the very requests that were recorded.
     pub fn wire_name(&self) -> &'static str {
-        "openai"
+        self.format.wire().name()
     }
 
     pub fn model(&self) -> &str {
-        &self.format.model
+        &self.api.model
     }
 
     /// Headers of the file that may change an answer.
@@ -128,22 +158,30 @@ impl Teacher {
         matches!(self.wire, Wire::Carried(Carrier::Http(_) | Carrier::Recorded(..)))
     }
 
-    /// The body of a request, as it is sent.
-    pub fn body(&self, request: &Request) -> Value {
-        self.format.body(request)
+    /// The canonical body of a request: what its key and the store know.
+    pub fn body(&self, request: &Request) -> Map<String, Value> {
+        self.format.wire().body(&self.api, request)
+    }
+
+    /// The body as it is sent; nothing where that is the canonical one.
+    pub fn dressed(&self, body: &Map<String, Value>) -> Option<Bytes> {
+        let mut sent = body.clone();
+        self.format.wire().dress(&self.api, &mut sent);
+        let differs = sent.len() != body.len() || sent != *body;
+        differs.then(|| Bytes::from(Value::Object(sent).to_string()))
     }
 
     /// The answer in a stored reply.
     pub fn read(&self, status: u16, body: &str) -> Result<Answer, Fault> {
-        self.format.answer(status, &HeaderMap::new(), body, 0)
+        format::answer(self.format, &self.api, status, &HeaderMap::new(), body, 0)
     }
 
     /// Sends a request once.
     pub async fn send(&self, asked_by: &AskedBy, body: Bytes) -> Result<Reply, Fault> {
         let raw = match &self.wire {
             Wire::Carried(carrier) => carrier.post(body).await?,
-            Wire::Scripted(script) => script.reply_to(asked_by, self.model())?,
+            Wire::Scripted(script) => script.reply_to(asked_by, self.format, self.model())?,
         };
-        self.format.reply(raw, clock::unix_ms())
+        format::reply(self.format, &self.api, raw, clock::unix_ms())
     }
 }

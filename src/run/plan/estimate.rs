@@ -201,7 +201,7 @@ mod tests {
     const ONCE: Range = Range { low: 1.0, high: Some(1.0) };
 
     fn asks(calls_per_row: u32, max_tokens: Option<u32>) -> Facts {
-        let price = Some(Price { input: 1.0, output: 2.0 });
+        let price = Some(Price::of(1.0, 2.0));
         Facts { calls_per_row, max_tokens, price, ..Facts::default() }
     }
 

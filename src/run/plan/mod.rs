@@ -307,7 +307,7 @@ fn facts(pipeline: &Pipeline, step: &crate::pipeline::check::Step, stats: &[Step
     Facts {
         calls_per_row: step.op.operator().calls_per_row(),
         max_tokens: step.op.operator().max_tokens(),
-        price: teacher.price.map(|price| Price { input: price.input, output: price.output }),
+        price: teacher.price.map(Price::from),
         tokens_in: stats.map(|stats| stats.tokens_in).unwrap_or_default(),
         tokens_out: stats.map(|stats| stats.tokens_out).unwrap_or_default(),
     }
@@ -397,7 +397,7 @@ steps:
             let key = crate::call::key::key(&crate::call::key::Parts {
                 wire: "openai",
                 identity: &teacher.identity,
-                body: &teacher.body(&request),
+                body: &Value::Object(teacher.body(&request)),
                 headers: &[],
                 epoch: "0",
                 sample: 0,

@@ -1,0 +1,242 @@
+//! The wire format of Anthropic's messages.
+//!
+//! Request and reply bodies, nothing else. The API: docs.claude.com, "Messages". It wants `max_tokens` in every
+//! request; where the step has none, it is [`MAX_TOKENS_DEFAULT`].
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::api::Api;
+use super::format::{
+    ANSWER_TOOL, ANSWER_TOOL_ABOUT, ApiFormat, Said, Structured, WireFormat, add_extra, misread,
+    told_messages, unreadable,
+};
+use super::wire::MAX_TOKENS_DEFAULT;
+use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
+
+/// Anthropic's messages.
+pub struct Anthropic;
+
+impl WireFormat for Anthropic {
+    fn name(&self) -> &'static str {
+        "anthropic"
+    }
+
+    fn path(&self, _: &str) -> String {
+        "/messages".to_owned()
+    }
+
+    fn key_header(&self) -> (&'static str, &'static str) {
+        ("x-api-key", "")
+    }
+
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        // The one version there is: docs.claude.com, "Versions".
+        &[("anthropic-version", "2023-06-01")]
+    }
+
+    fn structured(&self) -> &'static [Structured] {
+        &[Structured::Tool, Structured::Prompt]
+    }
+
+    fn body(&self, api: &Api, request: &Request) -> Map<String, Value> {
+        // The arguments of a tool are an object; any other shape is told in the prompt.
+        let is_object = |schema: &Value| schema.get("type").is_some_and(|kind| kind == "object");
+        let by_tool = api.structured(ApiFormat::Anthropic) == Structured::Tool;
+        let schema = request.schema.as_ref().filter(|schema| by_tool && is_object(schema));
+        let structured = if schema.is_some() { Structured::Tool } else { Structured::Prompt };
+        let (system, spoken): (Vec<Message>, Vec<Message>) =
+            told_messages(request, structured).into_iter().partition(|message| message.role == Role::System);
+        let mut body = Map::new();
+        body.insert("model".to_owned(), Value::from(api.model.as_str()));
+        body.insert("max_tokens".to_owned(), request.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT).into());
+        if !system.is_empty() {
+            let texts: Vec<&str> = system.iter().map(|message| message.content.as_str()).collect();
+            body.insert("system".to_owned(), Value::from(texts.join("\n\n")));
+        }
+        body.insert("messages".to_owned(), json!(spoken));
+        if let Some(temperature) = request.temperature {
+            body.insert("temperature".to_owned(), Value::from(temperature));
+        }
+        if !request.stop.is_empty() {
+            body.insert("stop_sequences".to_owned(), Value::from(request.stop.clone()));
+        }
+        // This API has no seed, and says so; left out, the step would seem to have one.
+        if let Some(seed) = request.seed {
+            body.insert("seed".to_owned(), Value::from(seed));
+        }
+        if let Some(schema) = schema {
+            let tool =
+                json!({ "name": ANSWER_TOOL, "description": ANSWER_TOOL_ABOUT, "input_schema": schema });
+            body.insert("tools".to_owned(), json!([tool]));
+            body.insert("tool_choice".to_owned(), json!({ "type": "tool", "name": ANSWER_TOOL }));
+        }
+        add_extra(&mut body, &request.extra);
+        body
+    }
+
+    fn read(&self, api: &Api, body: &str) -> Result<Answer, Fault> {
+        let envelope: Envelope = match serde_json::from_str(body) {
+            Ok(envelope) => envelope,
+            Err(error) => return misread(api, body, "a message", &error),
+        };
+        let Some(content) = envelope.content else {
+            if super::fault::is_error(body) {
+                return super::format::classify(api, 200, &Default::default(), body, 0);
+            }
+            return Err(unreadable("invalid_reply", "the reply has neither `content` nor `error`"));
+        };
+        let (mut text, mut reasoning, mut spoke) = (String::new(), String::new(), false);
+        for block in content {
+            spoke |= matches!(block.r#type.as_deref(), Some("text" | "tool_use"));
+            text.push_str(&block.text.unwrap_or_default());
+            reasoning.push_str(&block.thinking.unwrap_or_default());
+            if block.name.as_deref() == Some(ANSWER_TOOL) {
+                text.push_str(&block.input.map(|input| input.to_string()).unwrap_or_default());
+            }
+        }
+        let finish = match envelope.stop_reason.as_deref() {
+            Some("refusal") => Finish::Refusal,
+            Some("max_tokens" | "model_context_window_exceeded" | "pause_turn") => Finish::Length,
+            _ if spoke => Finish::Stop,
+            _ => return Err(unreadable("empty_content", "the message has no text in `content`")),
+        };
+        Ok(Answer {
+            usage: envelope
+                .usage
+                .and_then(|usage| serde_json::from_value(usage).ok())
+                .and_then(WireUsage::read),
+            reasoning: Some(reasoning).filter(|text| !text.is_empty()),
+            ..Answer::new(text, finish, envelope.model.as_deref().unwrap_or(&api.model))
+        })
+    }
+
+    fn messages(&self, body: &Value) -> Vec<Message> {
+        let system = body.get("system").and_then(Value::as_str);
+        let system = system.map(|text| Message { role: Role::System, content: text.to_owned() });
+        let spoken: Vec<Message> = serde_json::from_value(body["messages"].clone()).unwrap_or_default();
+        system.into_iter().chain(spoken).collect()
+    }
+
+    fn reply(&self, said: &Said<'_>) -> Value {
+        let reason = match said.finish {
+            Finish::Stop => "end_turn",
+            Finish::Length => "max_tokens",
+            Finish::Refusal => "refusal",
+        };
+        json!({
+            "type": "message", "role": Role::Assistant, "model": said.model,
+            "content": [{ "type": "text", "text": said.text }], "stop_reason": reason,
+            "usage": { "input_tokens": 0, "output_tokens": 0 },
+        })
+    }
+}
+
+/// A message, as far as it is read.
+#[derive(Deserialize)]
+struct Envelope {
+    content: Option<Vec<Block>>,
+    stop_reason: Option<String>,
+    usage: Option<Value>,
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Block {
+    r#type: Option<String>,
+    text: Option<String>,
+    thinking: Option<String>,
+    name: Option<String>,
+    input: Option<Value>,
+}
+
+/// What was read from and written to a cache is not part of `input_tokens`.
+#[derive(Deserialize)]
+struct WireUsage {
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    /// The token counts; `None` when they are not what they should be.
+    fn read(self) -> Option<Usage> {
+        let cached_input = self.cache_read_input_tokens.unwrap_or(0);
+        let cache_write = self.cache_creation_input_tokens.unwrap_or(0);
+        Some(Usage {
+            input: self.input_tokens?.saturating_add(cached_input).saturating_add(cache_write),
+            output: self.output_tokens?,
+            cached_input,
+            cache_write,
+            reasoning: 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(schema: Option<Value>) -> Request {
+        let message = |role, content: &str| Message { role, content: content.to_owned() };
+        Request {
+            messages: vec![message(Role::System, "s"), message(Role::User, "u")],
+            schema,
+            ..Request::default()
+        }
+    }
+
+    #[track_caller]
+    fn check_body(request: &Request, expected: &str) {
+        assert_eq!(Value::Object(Anthropic.body(&Api::named("m"), request)).to_string(), expected);
+    }
+
+    #[test]
+    fn bodies_have_a_fixed_order() {
+        check_body(
+            &Request {
+                max_tokens: Some(9),
+                stop: vec!["x".to_owned()],
+                temperature: Some(0.5),
+                ..request(None)
+            },
+            r#"{"model":"m","max_tokens":9,"system":"s","messages":[{"role":"user","content":"u"}],"temperature":0.5,"stop_sequences":["x"]}"#,
+        );
+        check_body(
+            &request(Some(json!({ "type": "object" }))),
+            r#"{"model":"m","max_tokens":4096,"system":"s","messages":[{"role":"user","content":"u"}],"tools":[{"name":"answer","description":"Gives the answer.","input_schema":{"type":"object"}}],"tool_choice":{"type":"tool","name":"answer"}}"#,
+        );
+        let list = Anthropic.body(&Api::named("m"), &request(Some(json!({ "type": "array" }))));
+        assert!(!list.contains_key("tools"));
+        assert!(list["messages"][0]["content"].as_str().unwrap().ends_with(r#"{"type":"array"}"#));
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let read = |body: &Value| Anthropic.read(&Api::named("m"), &body.to_string());
+        let answer = read(&json!({
+            "type": "message", "model": "m-2", "stop_reason": "end_turn",
+            "content": [{ "type": "thinking", "thinking": "hm" }, { "type": "text", "text": "a" }],
+            "usage": { "input_tokens": 3, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 10, "output_tokens": 4 },
+        }));
+        let answer = answer.unwrap();
+        assert_eq!((answer.text.as_str(), answer.reasoning.as_deref()), ("a", Some("hm")));
+        let usage = Usage { input: 33, output: 4, cached_input: 20, cache_write: 10, reasoning: 0 };
+        assert_eq!(answer.usage, Some(usage));
+        let tool = json!({ "content": [{ "type": "tool_use", "name": "answer", "input": { "n": 1 } }], "stop_reason": "tool_use" });
+        assert_eq!(read(&tool).unwrap().text, r#"{"n":1}"#);
+        let refused = json!({ "content": [], "stop_reason": "refusal" });
+        assert_eq!(read(&refused).unwrap().finish, Finish::Refusal);
+        let empty = json!({ "content": [], "stop_reason": "end_turn" });
+        assert!(matches!(read(&empty), Err(Fault::Transient { code: "empty_content", .. })));
+        let busy = json!({ "type": "error", "error": { "type": "overloaded_error", "message": "m" } });
+        assert!(matches!(read(&busy), Err(Fault::Busy { .. })));
+    }
+
+    #[test]
+    fn what_was_asked_is_read_again() {
+        let body = Value::Object(Anthropic.body(&Api::named("m"), &request(None)));
+        assert_eq!(Anthropic.messages(&body), request(None).messages);
+    }
+}

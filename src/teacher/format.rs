@@ -1,0 +1,339 @@
+//! The wire formats: how a request is written and an answer read, in a closed list.
+//!
+//! One file each; what they share in reading replies is here. Pure: nothing here opens a connection, and none
+//! of them decides about retries, limits or money.
+
+use reqwest::header::HeaderMap;
+use schemars::JsonSchema;
+use serde_json::{Map, Value};
+
+use super::anthropic::Anthropic;
+use super::api::Api;
+use super::fault::{self, Meaning};
+use super::gemini::Gemini;
+use super::headers::limit_notes;
+use super::http::RawReply;
+use super::openai::OpenAi;
+use super::responses::Responses;
+use super::{Answer, Fault, Finish, Message, Reply, Request};
+use crate::problem::{KeyPath, Place, Problem};
+
+/// Which API a server speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename = "api_format", rename_all = "snake_case")]
+pub enum ApiFormat {
+    /// OpenAI's chat completions, which most servers speak.
+    #[default]
+    Openai,
+    /// OpenAI's responses.
+    Responses,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Google's generateContent.
+    Gemini,
+}
+
+impl ApiFormat {
+    pub const ALL: [ApiFormat; 4] =
+        [ApiFormat::Openai, ApiFormat::Responses, ApiFormat::Anthropic, ApiFormat::Gemini];
+
+    pub fn wire(self) -> &'static dyn WireFormat {
+        match self {
+            ApiFormat::Openai => &OpenAi,
+            ApiFormat::Responses => &Responses,
+            ApiFormat::Anthropic => &Anthropic,
+            ApiFormat::Gemini => &Gemini,
+        }
+    }
+
+    /// The format of a stored call, by the name in its origin.
+    pub fn named(name: &str) -> Option<ApiFormat> {
+        ApiFormat::ALL.into_iter().find(|format| format.wire().name() == name)
+    }
+}
+
+/// How a model is told the shape of a JSON answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, JsonSchema)]
+#[serde(rename = "structured", rename_all = "snake_case")]
+pub enum Structured {
+    /// The server is told the schema and holds the model to it.
+    JsonSchema,
+    /// The model answers by calling a tool whose arguments have the schema.
+    Tool,
+    /// The server holds the model to some JSON; the schema is told in the prompt.
+    JsonObject,
+    /// The schema is told in the prompt, nothing more.
+    Prompt,
+}
+
+/// What a scripted model says, for [`WireFormat::reply`].
+pub struct Said<'a> {
+    pub text: &'a str,
+    pub finish: Finish,
+    pub model: &'a str,
+}
+
+/// What a wire format can do. Bodies are canonical: the same request gives the same bytes, and what only
+/// changes how a reply travels is added by [`WireFormat::dress`].
+pub trait WireFormat: Sync {
+    /// The key of the pipeline file, and the name in call keys.
+    fn name(&self) -> &'static str;
+
+    /// What follows the `url` of the file.
+    fn path(&self, model: &str) -> String;
+
+    /// The header that the key travels in, and what stands before it there.
+    fn key_header(&self) -> (&'static str, &'static str);
+
+    /// Headers that every request has.
+    fn headers(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// The ways in which models of this API can be held to a schema, the strongest first.
+    fn structured(&self) -> &'static [Structured];
+
+    fn body(&self, api: &Api, request: &Request) -> Map<String, Value>;
+
+    /// Makes a canonical body the one that is sent.
+    fn dress(&self, _api: &Api, _body: &mut Map<String, Value>) {}
+
+    /// Reads the body of a reply with a good status; the same body always reads the same.
+    ///
+    /// # Errors
+    /// The error that a body tells of, or what keeps it from being an answer.
+    fn read(&self, api: &Api, body: &str) -> Result<Answer, Fault>;
+
+    /// What was asked in a body, for people.
+    fn messages(&self, body: &Value) -> Vec<Message>;
+
+    /// A reply as a server would send it.
+    fn reply(&self, said: &Said<'_>) -> Value;
+}
+
+/// Keys of a request body that steps or textmill itself set in one format or another, with what to use
+/// instead. Budgets, draws and the reading of replies rest on them; the list is one for all formats, so that a
+/// step can change its teacher.
+const RESERVED: [(&str, &str); 21] = [
+    ("model", "say `model` in the teacher; one model is one teacher"),
+    ("messages", MADE),
+    ("input", MADE),
+    ("instructions", MADE),
+    ("contents", MADE),
+    ("system", MADE),
+    ("systemInstruction", MADE),
+    ("system_instruction", MADE),
+    ("temperature", "the step has a key `temperature`"),
+    ("max_tokens", MAX_TOKENS),
+    ("max_completion_tokens", MAX_TOKENS),
+    ("max_output_tokens", MAX_TOKENS),
+    ("stop", "the step has a key `stop`"),
+    ("stop_sequences", "the step has a key `stop`"),
+    ("seed", "the step has a key `seed`"),
+    ("response_format", SHAPE),
+    ("output_format", SHAPE),
+    ("text", SHAPE),
+    ("stream", "say `stream` in the teacher"),
+    ("stream_options", "say `stream` in the teacher"),
+    ("n", "only one answer is read from a reply; use `samples`"),
+];
+const MADE: &str = "they are made from `prompt`";
+const MAX_TOKENS: &str =
+    "the step has a key `max_tokens`; a teacher's `max_tokens_key` gives it another name";
+const SHAPE: &str = "use `json`, and the teacher's `structured`";
+
+fn is_reserved(key: &str) -> bool {
+    RESERVED.iter().any(|(reserved, _)| *reserved == key)
+}
+
+/// Everything wrong with a step's `extra` keys of the request body, at paths below `extra`. Pure.
+pub fn extra_problems(extra: &Map<String, Value>) -> Vec<Problem> {
+    let problem = |(name, instead): &(&str, &str)| {
+        let place = Place::Key(KeyPath::root().join(*name));
+        Problem::error(place, format!("`{name}` cannot be set here")).hint(*instead)
+    };
+    RESERVED.iter().filter(|(name, _)| extra.contains_key(*name)).map(problem).collect()
+}
+
+/// Adds a step's `extra` keys to a body, last and in the user's order. Keys inside an object that is there
+/// already are added to it, as Gemini's `generationConfig` needs.
+pub(super) fn add_extra(body: &mut Map<String, Value>, extra: &Map<String, Value>) {
+    for (name, value) in extra.iter().filter(|(name, _)| !is_reserved(name)) {
+        match (body.get_mut(name), value) {
+            (Some(Value::Object(there)), Value::Object(more)) => {
+                for (key, value) in more {
+                    there.entry(key.clone()).or_insert_with(|| value.clone());
+                }
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                body.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+/// The words that tell a model the schema of its answer.
+pub(super) fn told(schema: &Value) -> String {
+    format!("Answer with one JSON value that fits this JSON Schema, and with nothing else:\n{schema}")
+}
+
+/// The texts of a request's messages, with the schema told at the end of the last one of the user where the
+/// server is not told it.
+pub(super) fn told_messages(request: &Request, structured: Structured) -> Vec<Message> {
+    let mut messages = request.messages.clone();
+    let by_server = matches!(structured, Structured::JsonSchema | Structured::Tool);
+    let Some(schema) = request.schema.as_ref().filter(|_| !by_server) else { return messages };
+    match messages.iter_mut().rev().find(|message| message.role == super::Role::User) {
+        Some(message) => {
+            message.content.push_str("\n\n");
+            message.content.push_str(&told(schema));
+        }
+        None => messages.push(Message { role: super::Role::User, content: told(schema) }),
+    }
+    messages
+}
+
+/// A fault of a reply that came and is no answer; it may have been paid for.
+pub(super) fn unreadable(code: &'static str, message: impl Into<String>) -> Fault {
+    Fault::Transient { code, message: message.into(), billed: true }
+}
+
+/// What a body is that could not be read as `what`: an error, a web page, or broken.
+pub(super) fn misread(api: &Api, body: &str, what: &str, error: &serde_json::Error) -> Result<Answer, Fault> {
+    if fault::is_error(body) {
+        return classify(api, 200, &HeaderMap::new(), body, 0);
+    }
+    let message = match body.trim_start().starts_with('<') {
+        true => format!("the reply is a web page, not {what}; is the teacher's `url` right?"),
+        false => format!("the reply is not {what}: {error}"),
+    };
+    Err(unreadable("invalid_reply", message))
+}
+
+/// What an error means, wherever it stands. A prompt that a filter declined is an answer.
+pub(super) fn classify(
+    api: &Api,
+    status: u16,
+    headers: &HeaderMap,
+    body: &str,
+    now_unix_ms: i64,
+) -> Result<Answer, Fault> {
+    match fault::meaning(status, headers, body, now_unix_ms) {
+        Meaning::Fault(fault) => Err(fault),
+        Meaning::Refused(text) => Ok(Answer::new(text, Finish::Refusal, &api.model)),
+    }
+}
+
+/// The answer that a body with its status holds, as it comes or from the store.
+///
+/// # Errors
+/// The fault, for everything that is no answer.
+pub fn answer(
+    format: ApiFormat,
+    api: &Api,
+    status: u16,
+    headers: &HeaderMap,
+    body: &str,
+    now_unix_ms: i64,
+) -> Result<Answer, Fault> {
+    match status {
+        200..300 => format.wire().read(api, body),
+        status => classify(api, status, headers, body, now_unix_ms),
+    }
+}
+
+/// Makes a reply of what came.
+///
+/// # Errors
+/// See [`answer`].
+pub fn reply(format: ApiFormat, api: &Api, raw: RawReply, now_unix_ms: i64) -> Result<Reply, Fault> {
+    let answer = answer(format, api, raw.status, &raw.headers, &raw.body, now_unix_ms)?;
+    let notes = limit_notes(&raw.headers, now_unix_ms);
+    Ok(Reply { status: raw.status, body: raw.body, answer, notes })
+}
+
+/// Whether a schema is in the subset that OpenAI's `strict` accepts: every object closed and every
+/// property required (platform.openai.com/docs/guides/structured-outputs). Others are sent without
+/// `strict`, which OpenAI takes as a wish and local servers enforce all the same.
+pub(super) fn fits_strict(schema: &Value) -> bool {
+    let Some(map) = schema.as_object() else { return !schema.is_boolean() };
+    let properties = map.get("properties").and_then(Value::as_object);
+    if map.get("type").is_some_and(|kind| kind == "object") || properties.is_some() {
+        let required: Vec<&str> = map
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let all_required = properties
+            .is_some_and(|properties| properties.keys().all(|name| required.contains(&name.as_str())));
+        if map.get("additionalProperties") != Some(&Value::Bool(false)) || !all_required {
+            return false;
+        }
+    }
+    let under = |name: &str| map.get(name).and_then(Value::as_object).into_iter().flat_map(Map::values);
+    let listed = map.get("anyOf").and_then(Value::as_array).into_iter().flatten();
+    under("properties").chain(under("$defs")).chain(listed).chain(map.get("items")).all(fits_strict)
+}
+
+/// The name of the tool by whose arguments a model answers, under [`Structured::Tool`].
+pub(super) const ANSWER_TOOL: &str = "answer";
+
+/// What the answer's tool is for, in the model's words.
+pub(super) const ANSWER_TOOL_ABOUT: &str = "Gives the answer.";
+
+/// The values of a list of objects under a key, for readers of bodies.
+pub(super) fn texts_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_format_reads_what_it_writes() {
+        for format in ApiFormat::ALL {
+            let (wire, api) = (format.wire(), Api::named("m"));
+            assert_eq!(ApiFormat::named(wire.name()), Some(format));
+            for finish in [Finish::Stop, Finish::Length, Finish::Refusal] {
+                let body = wire.reply(&Said { text: "a \"b\"\n", finish, model: "m-2" }).to_string();
+                let read = wire.read(&api, &body).unwrap();
+                let found = (read.text.as_str(), read.finish, read.model.as_str());
+                assert_eq!(found, ("a \"b\"\n", finish, "m-2"), "{body}");
+                assert_eq!(read.usage.map(super::super::Usage::total), Some(0), "{body}");
+            }
+            assert!(matches!(wire.read(&api, "<html>"), Err(Fault::Transient { code: "invalid_reply", .. })));
+            let busy = r#"{"error":{"code":429,"message":"m"}}"#;
+            assert!(matches!(wire.read(&api, busy), Err(Fault::Busy { .. })), "{}", wire.name());
+        }
+    }
+
+    #[test]
+    fn strict_is_asked_only_where_openai_takes_it() {
+        let object = |more: Value| json!({ "type": "object", "properties": { "a": more }, "required": ["a"], "additionalProperties": false });
+        assert!(fits_strict(&object(json!({ "type": "array", "items": object(json!({})) }))));
+        assert!(!fits_strict(&object(json!({ "type": "object" }))));
+        assert!(!fits_strict(
+            &json!({ "type": "object", "properties": { "a": {} }, "additionalProperties": false })
+        ));
+    }
+
+    #[test]
+    fn what_steps_set_is_not_set_by_hand() {
+        let extra = json!({ "model": "other", "top_p": 1, "generationConfig": { "topK": 2, "seed": 3 } });
+        let Value::Object(extra) = extra else { unreachable!() };
+        let problems = extra_problems(&extra);
+        assert_eq!(
+            problems.iter().map(|found| found.message.as_str()).collect::<Vec<_>>(),
+            ["`model` cannot be set here"]
+        );
+        let Value::Object(mut body) = json!({ "generationConfig": { "seed": 1 } }) else { unreachable!() };
+        add_extra(&mut body, &extra);
+        assert_eq!(Value::Object(body), json!({ "generationConfig": { "seed": 1, "topK": 2 }, "top_p": 1 }));
+    }
+}

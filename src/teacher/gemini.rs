@@ -1,0 +1,287 @@
+//! The wire format of Google's generateContent.
+//!
+//! Request and reply bodies, nothing else. The API: ai.google.dev/api/generate-content. The model stands in the
+//! URL; in the canonical body it stands, too, so that a call's key knows it.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::api::Api;
+use super::format::{
+    ApiFormat, Said, Structured, WireFormat, add_extra, misread, texts_at, told_messages, unreadable,
+};
+use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
+
+/// Google's generateContent.
+pub struct Gemini;
+
+impl WireFormat for Gemini {
+    fn name(&self) -> &'static str {
+        "gemini"
+    }
+
+    fn path(&self, model: &str) -> String {
+        format!("/models/{}:generateContent", model.trim_start_matches("models/"))
+    }
+
+    fn key_header(&self) -> (&'static str, &'static str) {
+        ("x-goog-api-key", "")
+    }
+
+    fn structured(&self) -> &'static [Structured] {
+        &[Structured::JsonSchema, Structured::JsonObject, Structured::Prompt]
+    }
+
+    fn body(&self, api: &Api, request: &Request) -> Map<String, Value> {
+        let structured = api.structured(ApiFormat::Gemini);
+        let (system, spoken): (Vec<Message>, Vec<Message>) =
+            told_messages(request, structured).into_iter().partition(|message| message.role == Role::System);
+        let part = |message: &Message| json!({ "text": message.content });
+        let turn = |message: &Message| json!({ "role": role(message.role), "parts": [part(message)] });
+        let mut body = Map::new();
+        body.insert("model".to_owned(), Value::from(api.model.as_str()));
+        if !system.is_empty() {
+            let parts: Vec<Value> = system.iter().map(part).collect();
+            body.insert("systemInstruction".to_owned(), json!({ "parts": parts }));
+        }
+        body.insert("contents".to_owned(), spoken.iter().map(turn).collect());
+        let config = generation_config(request, structured);
+        if !config.is_empty() {
+            body.insert("generationConfig".to_owned(), Value::Object(config));
+        }
+        add_extra(&mut body, &request.extra);
+        body
+    }
+
+    fn dress(&self, _: &Api, body: &mut Map<String, Value>) {
+        body.shift_remove("model");
+    }
+
+    fn read(&self, api: &Api, body: &str) -> Result<Answer, Fault> {
+        let envelope: Envelope = match serde_json::from_str(body) {
+            Ok(envelope) => envelope,
+            Err(error) => return misread(api, body, "a generateContent reply", &error),
+        };
+        let model = envelope.model.as_deref().unwrap_or(&api.model);
+        let usage =
+            envelope.usage.and_then(|usage| serde_json::from_value(usage).ok()).and_then(WireUsage::read);
+        if let Some(why) = envelope.feedback.and_then(|feedback| feedback.block_reason) {
+            let refused = format!("the prompt was blocked: {why}");
+            return Ok(Answer { usage, ..Answer::new(refused, Finish::Refusal, model) });
+        }
+        let Some(candidates) = envelope.candidates else {
+            if super::fault::is_error(body) {
+                return super::format::classify(api, 200, &Default::default(), body, 0);
+            }
+            return Err(unreadable("invalid_reply", "the reply has neither `candidates` nor `error`"));
+        };
+        let Some(candidate) = candidates.into_iter().next() else {
+            return Err(unreadable("empty_choices", "the reply has no candidate in `candidates`"));
+        };
+        let parts = candidate.content.and_then(|content| content.parts).unwrap_or_default();
+        let of = |thought: bool| -> String {
+            parts
+                .iter()
+                .filter(|part| part.thought == thought)
+                .filter_map(|part| part.text.as_deref())
+                .collect()
+        };
+        let (mut text, reasoning) = (of(false), of(true));
+        let finish = match candidate.finish_reason.as_deref().unwrap_or("STOP") {
+            "MAX_TOKENS" => Finish::Length,
+            why @ ("SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE") => {
+                if text.is_empty() {
+                    text = format!("the answer was blocked: {why}");
+                }
+                Finish::Refusal
+            }
+            _ if !parts.is_empty() => Finish::Stop,
+            _ => return Err(unreadable("empty_content", "the candidate has no text in `parts`")),
+        };
+        let reasoning = Some(reasoning).filter(|text| !text.is_empty());
+        Ok(Answer { usage, reasoning, ..Answer::new(text, finish, model) })
+    }
+
+    fn messages(&self, body: &Value) -> Vec<Message> {
+        let turns = body.get("contents").and_then(Value::as_array).into_iter().flatten();
+        let spoken = turns.map(|turn| {
+            let role = if texts_at(turn, "/role") == "model" { Role::Assistant } else { Role::User };
+            Message { role, content: texts_of(turn) }
+        });
+        let system = body.get("systemInstruction").map(texts_of);
+        let system = system.map(|content| Message { role: Role::System, content });
+        system.into_iter().chain(spoken).collect()
+    }
+
+    fn reply(&self, said: &Said<'_>) -> Value {
+        let reason = match said.finish {
+            Finish::Stop => "STOP",
+            Finish::Length => "MAX_TOKENS",
+            Finish::Refusal => "SAFETY",
+        };
+        let content = json!({ "role": "model", "parts": [{ "text": said.text }] });
+        json!({
+            "candidates": [{ "content": content, "finishReason": reason }], "modelVersion": said.model,
+            "usageMetadata": { "promptTokenCount": 0, "candidatesTokenCount": 0 },
+        })
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Assistant => "model",
+        Role::User | Role::System => "user",
+    }
+}
+
+fn generation_config(request: &Request, structured: Structured) -> Map<String, Value> {
+    let mut config = Map::new();
+    if let Some(temperature) = request.temperature {
+        config.insert("temperature".to_owned(), Value::from(temperature));
+    }
+    if let Some(max_tokens) = request.max_tokens {
+        config.insert("maxOutputTokens".to_owned(), Value::from(max_tokens));
+    }
+    if !request.stop.is_empty() {
+        config.insert("stopSequences".to_owned(), Value::from(request.stop.clone()));
+    }
+    if let Some(seed) = request.seed {
+        config.insert("seed".to_owned(), Value::from(seed));
+    }
+    if let (Some(schema), Structured::JsonSchema | Structured::JsonObject) = (&request.schema, structured) {
+        config.insert("responseMimeType".to_owned(), Value::from("application/json"));
+        if structured == Structured::JsonSchema {
+            config.insert("responseJsonSchema".to_owned(), schema.clone());
+        }
+    }
+    config
+}
+
+fn texts_of(turn: &Value) -> String {
+    let parts = turn.get("parts").and_then(Value::as_array).into_iter().flatten();
+    parts.map(|part| texts_at(part, "/text")).collect()
+}
+
+/// A reply, as far as it is read.
+#[derive(Deserialize)]
+struct Envelope {
+    candidates: Option<Vec<Candidate>>,
+    #[serde(rename = "promptFeedback")]
+    feedback: Option<Feedback>,
+    #[serde(rename = "usageMetadata")]
+    usage: Option<Value>,
+    #[serde(rename = "modelVersion")]
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Candidate {
+    content: Option<Content>,
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Content {
+    parts: Option<Vec<Part>>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    text: Option<String>,
+    #[serde(default)]
+    thought: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Feedback {
+    block_reason: Option<String>,
+}
+
+/// What a model thought is not part of `candidatesTokenCount`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireUsage {
+    prompt_token_count: Option<u64>,
+    candidates_token_count: Option<u64>,
+    thoughts_token_count: Option<u64>,
+    cached_content_token_count: Option<u64>,
+}
+
+impl WireUsage {
+    /// The token counts; `None` when they are not what they should be.
+    fn read(self) -> Option<Usage> {
+        let (input, reasoning) = (self.prompt_token_count?, self.thoughts_token_count.unwrap_or(0));
+        Some(Usage {
+            input,
+            output: self.candidates_token_count.unwrap_or(0).saturating_add(reasoning),
+            cached_input: self.cached_content_token_count.unwrap_or(0).min(input),
+            reasoning,
+            ..Usage::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request {
+        let message = |role, content: &str| Message { role, content: content.to_owned() };
+        Request {
+            messages: vec![
+                message(Role::System, "s"),
+                message(Role::User, "u"),
+                message(Role::Assistant, "a"),
+            ],
+            temperature: Some(0.5),
+            max_tokens: Some(9),
+            schema: Some(json!({ "type": "integer" })),
+            extra: Map::from_iter([("generationConfig".to_owned(), json!({ "topK": 4 }))]),
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn bodies_have_a_fixed_order_and_travel_without_the_model() {
+        let api = Api::named("m");
+        let mut body = Gemini.body(&api, &request());
+        assert_eq!(Gemini.messages(&Value::Object(body.clone())), request().messages);
+        assert_eq!(body["model"], "m");
+        Gemini.dress(&api, &mut body);
+        assert_eq!(
+            Value::Object(body).to_string(),
+            r#"{"systemInstruction":{"parts":[{"text":"s"}]},"contents":[{"role":"user","parts":[{"text":"u"}]},{"role":"model","parts":[{"text":"a"}]}],"generationConfig":{"temperature":0.5,"maxOutputTokens":9,"responseMimeType":"application/json","responseJsonSchema":{"type":"integer"},"topK":4}}"#
+        );
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let read = |body: &Value| Gemini.read(&Api::named("m"), &body.to_string());
+        let answer = read(&json!({
+            "candidates": [{
+                "content": { "parts": [{ "text": "hm", "thought": true }, { "text": "a" }, { "text": "b" }] },
+                "finishReason": "STOP",
+            }],
+            "usageMetadata": {
+                "promptTokenCount": 7, "cachedContentTokenCount": 4, "candidatesTokenCount": 2, "thoughtsTokenCount": 3,
+            },
+        }));
+        let answer = answer.unwrap();
+        assert_eq!((answer.text.as_str(), answer.reasoning.as_deref()), ("ab", Some("hm")));
+        let usage = Usage { input: 7, output: 5, cached_input: 4, reasoning: 3, ..Usage::default() };
+        assert_eq!(answer.usage, Some(usage));
+        let blocked = json!({ "promptFeedback": { "blockReason": "SAFETY" } });
+        assert_eq!(read(&blocked).unwrap().finish, Finish::Refusal);
+        let stopped = json!({ "candidates": [{ "finishReason": "RECITATION" }] });
+        assert_eq!(read(&stopped).unwrap().finish, Finish::Refusal);
+        let code = |body: &Value| match read(body) {
+            Err(Fault::Transient { code, .. }) => code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(&json!({ "candidates": [] })), "empty_choices");
+        assert_eq!(code(&json!({ "candidates": [{ "finishReason": "STOP" }] })), "empty_content");
+        assert_eq!(code(&json!({})), "invalid_reply");
+    }
+}

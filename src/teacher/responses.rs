@@ -1,0 +1,266 @@
+//! The wire format of OpenAI's responses.
+//!
+//! Request and reply bodies, nothing else. The API: platform.openai.com/docs/api-reference/responses. Nothing is
+//! kept at the server (`store: false`): every request has its whole conversation.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::api::Api;
+use super::format::{
+    ApiFormat, Said, Structured, WireFormat, add_extra, fits_strict, misread, told_messages, unreadable,
+};
+use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
+
+/// OpenAI's responses.
+pub struct Responses;
+
+impl WireFormat for Responses {
+    fn name(&self) -> &'static str {
+        "responses"
+    }
+
+    fn path(&self, _: &str) -> String {
+        "/responses".to_owned()
+    }
+
+    fn key_header(&self) -> (&'static str, &'static str) {
+        ("authorization", "Bearer ")
+    }
+
+    fn structured(&self) -> &'static [Structured] {
+        &[Structured::JsonSchema, Structured::JsonObject, Structured::Prompt]
+    }
+
+    fn body(&self, api: &Api, request: &Request) -> Map<String, Value> {
+        let structured = api.structured(ApiFormat::Responses);
+        let mut body = Map::new();
+        body.insert("model".to_owned(), Value::from(api.model.as_str()));
+        body.insert("input".to_owned(), json!(told_messages(request, structured)));
+        body.insert("store".to_owned(), Value::from(false));
+        if let Some(temperature) = request.temperature {
+            body.insert("temperature".to_owned(), Value::from(temperature));
+        }
+        if let Some(max_tokens) = request.max_tokens {
+            body.insert("max_output_tokens".to_owned(), Value::from(max_tokens));
+        }
+        // This API knows neither; a server that does not say so itself would ignore what the step asks for.
+        if !request.stop.is_empty() {
+            body.insert("stop".to_owned(), Value::from(request.stop.clone()));
+        }
+        if let Some(seed) = request.seed {
+            body.insert("seed".to_owned(), Value::from(seed));
+        }
+        match (&request.schema, structured) {
+            (Some(schema), Structured::JsonSchema) => {
+                let strict = fits_strict(schema);
+                let shape =
+                    json!({ "type": "json_schema", "name": "answer", "schema": schema, "strict": strict });
+                body.insert("text".to_owned(), json!({ "format": shape }));
+            }
+            (Some(_), Structured::JsonObject) => {
+                body.insert("text".to_owned(), json!({ "format": { "type": "json_object" } }));
+            }
+            _ => {}
+        }
+        add_extra(&mut body, &request.extra);
+        body
+    }
+
+    fn read(&self, api: &Api, body: &str) -> Result<Answer, Fault> {
+        let envelope: Envelope = match serde_json::from_str(body) {
+            Ok(envelope) => envelope,
+            Err(error) => return misread(api, body, "a response", &error),
+        };
+        if envelope.error.as_ref().is_some_and(|error| !error.is_null()) {
+            return super::format::classify(api, 200, &Default::default(), body, 0);
+        }
+        let Some(output) = envelope.output else {
+            return Err(unreadable("invalid_reply", "the reply has neither `output` nor `error`"));
+        };
+        let mut said = Spoken::default();
+        output.into_iter().for_each(|item| said.add(item));
+        let why = envelope.incomplete_details.and_then(|details| details.reason).unwrap_or_default();
+        let finish = match (envelope.status.as_deref(), why.as_str()) {
+            _ if !said.refusal.is_empty() => Finish::Refusal,
+            (Some("incomplete"), "content_filter") => Finish::Refusal,
+            (Some("incomplete"), _) => Finish::Length,
+            (Some("failed" | "cancelled"), _) => {
+                return Err(unreadable("error_in_reply", "the server broke the answer off"));
+            }
+            _ if said.spoke => Finish::Stop,
+            _ => return Err(unreadable("empty_content", "the response has no message in `output`")),
+        };
+        let text = if said.text.is_empty() { said.refusal } else { said.text };
+        Ok(Answer {
+            usage: envelope
+                .usage
+                .and_then(|usage| serde_json::from_value(usage).ok())
+                .and_then(WireUsage::read),
+            reasoning: Some(said.reasoning).filter(|text| !text.is_empty()),
+            ..Answer::new(text, finish, envelope.model.as_deref().unwrap_or(&api.model))
+        })
+    }
+
+    fn messages(&self, body: &Value) -> Vec<Message> {
+        serde_json::from_value(body["input"].clone()).unwrap_or_default()
+    }
+
+    fn reply(&self, said: &Said<'_>) -> Value {
+        let part = match said.finish {
+            Finish::Refusal => json!({ "type": "refusal", "refusal": said.text }),
+            _ => json!({ "type": "output_text", "text": said.text }),
+        };
+        let cut = said.finish == Finish::Length;
+        json!({
+            "object": "response", "model": said.model,
+            "status": if cut { "incomplete" } else { "completed" },
+            "incomplete_details": cut.then(|| json!({ "reason": "max_output_tokens" })),
+            "output": [{ "type": "message", "role": Role::Assistant, "content": [part] }],
+            "usage": { "input_tokens": 0, "output_tokens": 0 },
+        })
+    }
+}
+
+/// A response, as far as it is read.
+#[derive(Deserialize)]
+struct Envelope {
+    error: Option<Value>,
+    status: Option<String>,
+    incomplete_details: Option<Incomplete>,
+    output: Option<Vec<Item>>,
+    usage: Option<Value>,
+    model: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Incomplete {
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    r#type: Option<String>,
+    #[serde(default)]
+    content: Option<Vec<Part>>,
+    #[serde(default)]
+    summary: Option<Vec<Part>>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    text: Option<String>,
+    refusal: Option<String>,
+}
+
+/// What the items of an output say together.
+#[derive(Default)]
+struct Spoken {
+    spoke: bool,
+    text: String,
+    refusal: String,
+    reasoning: String,
+}
+
+impl Spoken {
+    fn add(&mut self, item: Item) {
+        let parts = item.content.into_iter().flatten();
+        match item.r#type.as_deref() {
+            Some("message") => {
+                self.spoke = true;
+                for part in parts {
+                    self.text.push_str(&part.text.unwrap_or_default());
+                    self.refusal.push_str(&part.refusal.unwrap_or_default());
+                }
+            }
+            Some("reasoning") => {
+                let parts = item.summary.into_iter().flatten().chain(parts);
+                self.reasoning.extend(parts.filter_map(|part| part.text));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireUsage {
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    input_tokens_details: Option<Details>,
+    output_tokens_details: Option<Details>,
+}
+
+#[derive(Deserialize)]
+struct Details {
+    cached_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    /// The token counts; `None` when they are not what they should be.
+    fn read(self) -> Option<Usage> {
+        let (input, output) = (self.input_tokens?, self.output_tokens?);
+        let cached = self.input_tokens_details.and_then(|details| details.cached_tokens);
+        let reasoning = self.output_tokens_details.and_then(|details| details.reasoning_tokens);
+        Some(Usage {
+            input,
+            output,
+            cached_input: cached.unwrap_or(0).min(input),
+            reasoning: reasoning.unwrap_or(0).min(output),
+            ..Usage::default()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_have_a_fixed_order() {
+        let request = Request {
+            messages: vec![
+                Message { role: Role::System, content: "s".to_owned() },
+                Message { role: Role::User, content: "u".to_owned() },
+            ],
+            temperature: Some(0.5),
+            max_tokens: Some(9),
+            schema: Some(json!({ "type": "integer" })),
+            extra: Map::from_iter([("reasoning".to_owned(), json!({ "effort": "low" }))]),
+            ..Request::default()
+        };
+        assert_eq!(
+            Value::Object(Responses.body(&Api::named("m"), &request)).to_string(),
+            r#"{"model":"m","input":[{"role":"system","content":"s"},{"role":"user","content":"u"}],"store":false,"temperature":0.5,"max_output_tokens":9,"text":{"format":{"type":"json_schema","name":"answer","schema":{"type":"integer"},"strict":true}},"reasoning":{"effort":"low"}}"#
+        );
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let read = |body: &Value| Responses.read(&Api::named("m"), &body.to_string());
+        let answer = read(&json!({
+            "status": "completed", "model": "m-2",
+            "output": [
+                { "type": "reasoning", "summary": [{ "type": "summary_text", "text": "hm" }] },
+                { "type": "message", "content": [{ "type": "output_text", "text": "a" }, { "type": "output_text", "text": "b" }] },
+            ],
+            "usage": {
+                "input_tokens": 7, "input_tokens_details": { "cached_tokens": 4 },
+                "output_tokens": 5, "output_tokens_details": { "reasoning_tokens": 3 },
+            },
+        }));
+        let answer = answer.unwrap();
+        assert_eq!((answer.text.as_str(), answer.reasoning.as_deref()), ("ab", Some("hm")));
+        let usage = Usage { input: 7, output: 5, cached_input: 4, reasoning: 3, ..Usage::default() };
+        assert_eq!(answer.usage, Some(usage));
+        let code = |body: &Value| match read(body) {
+            Err(Fault::Transient { code, .. }) => code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(&json!({ "output": [] })), "empty_content");
+        assert_eq!(code(&json!({ "status": "failed", "output": [] })), "error_in_reply");
+        assert_eq!(code(&json!({ "id": 1 })), "invalid_reply");
+        let failed = json!({ "status": "failed", "error": { "code": "rate_limit_exceeded", "message": "m" }, "output": [] });
+        assert!(matches!(read(&failed), Err(Fault::Busy { .. })));
+    }
+}
