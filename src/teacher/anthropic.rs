@@ -11,6 +11,7 @@ use super::format::{
     ANSWER_TOOL, ANSWER_TOOL_ABOUT, ApiFormat, Said, Structured, WireFormat, add_extra, misread,
     told_messages, unreadable,
 };
+use super::stream::{Assemble, append};
 use super::wire::MAX_TOKENS_DEFAULT;
 use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
 
@@ -75,6 +76,16 @@ impl WireFormat for Anthropic {
         body
     }
 
+    fn dress(&self, api: &Api, body: &mut Map<String, Value>) {
+        if api.stream {
+            body.insert("stream".to_owned(), Value::from(true));
+        }
+    }
+
+    fn assembler(&self) -> Box<dyn Assemble> {
+        Box::<Blocks>::default()
+    }
+
     fn read(&self, api: &Api, body: &str) -> Result<Answer, Fault> {
         let envelope: Envelope = match serde_json::from_str(body) {
             Ok(envelope) => envelope,
@@ -130,6 +141,66 @@ impl WireFormat for Anthropic {
             "usage": { "input_tokens": 0, "output_tokens": 0 },
         })
     }
+}
+
+/// The events of a streamed message: its start, its blocks in pieces, its end.
+#[derive(Default)]
+struct Blocks {
+    message: Value,
+    blocks: Vec<Value>,
+    done: bool,
+}
+
+impl Assemble for Blocks {
+    fn event(&mut self, mut data: Value) {
+        match data["type"].as_str() {
+            Some("message_start") => self.message = data["message"].take(),
+            Some("content_block_start") => self.blocks.push(data["content_block"].take()),
+            Some("content_block_delta") => self.delta(&data["delta"]),
+            Some("message_delta") => {
+                self.message["stop_reason"] = data["delta"]["stop_reason"].take();
+                let counts = data["usage"].as_object_mut().map(std::mem::take).into_iter().flatten();
+                for (key, count) in counts.filter(|(_, count)| !count.is_null()) {
+                    self.message["usage"][key] = count;
+                }
+            }
+            Some("message_stop") => self.done = true,
+            Some("error") => {
+                self.message = data;
+                self.done = true;
+            }
+            _ => {}
+        }
+    }
+
+    fn body(&mut self) -> Option<Value> {
+        if !self.done {
+            return None;
+        }
+        if self.message["type"] != "error" {
+            self.message["content"] = std::mem::take(&mut self.blocks).into_iter().map(whole).collect();
+        }
+        Some(self.message.take())
+    }
+}
+
+impl Blocks {
+    /// Blocks come one after the other, so a piece is always the last one's.
+    fn delta(&mut self, delta: &Value) {
+        let Some(block) = self.blocks.last_mut() else { return };
+        append(block, "text", &delta["text"]);
+        append(block, "thinking", &delta["thinking"]);
+        append(block, "input_json", &delta["partial_json"]);
+    }
+}
+
+/// A tool's arguments come as pieces of JSON text.
+fn whole(mut block: Value) -> Value {
+    let input = block.as_object_mut().and_then(|block| block.shift_remove("input_json"));
+    if let Some(input) = input.as_ref().and_then(Value::as_str) {
+        block["input"] = serde_json::from_str(input).unwrap_or_else(|_| Value::from(input));
+    }
+    block
 }
 
 /// A message, as far as it is read.

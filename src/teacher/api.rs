@@ -12,8 +12,9 @@ use std::time::Duration;
 use reqwest::Url;
 use schemars::JsonSchema;
 
+use super::endpoint::Endpoint;
 use super::format::{ApiFormat, Structured};
-use super::http::{Endpoint, HttpClient};
+use super::http::HttpClient;
 use super::secret::Secrets;
 use super::setting::{Setting, duration};
 use crate::problem::{KeyPath, Place, Problem};
@@ -43,6 +44,14 @@ pub struct Api {
     #[serde(default = "timeout_default", deserialize_with = "duration")]
     #[schemars(with = "String", default = "timeout_text")]
     pub timeout: Duration,
+    /// Has replies come in pieces while they are written, for servers and gateways that break off long silences.
+    /// Then not the whole call is bounded by `timeout` but each silence by `idle_timeout`.
+    #[serde(default)]
+    pub stream: bool,
+    /// The time that a streamed reply may be silent.
+    #[serde(default = "idle_timeout_default", deserialize_with = "duration")]
+    #[schemars(with = "String", default = "idle_timeout_text")]
+    pub idle_timeout: Duration,
     /// The time that opening a connection may take.
     #[serde(default = "connect_timeout_default", deserialize_with = "duration")]
     #[schemars(with = "String", default = "connect_timeout_text")]
@@ -77,6 +86,16 @@ fn timeout_text() -> String {
     "10m".to_owned()
 }
 
+/// Reasoning models are silent while they think; gateways break off after 60 to 100 s (nginx
+/// `proxy_read_timeout`: 60 s, Cloudflare: 100 s), so a longer silence is nobody's.
+fn idle_timeout_default() -> Duration {
+    Duration::from_secs(120)
+}
+
+fn idle_timeout_text() -> String {
+    "2m".to_owned()
+}
+
 /// Twice theirs (5 s): hundreds of connections may be opened at once.
 fn connect_timeout_default() -> Duration {
     Duration::from_secs(10)
@@ -95,6 +114,8 @@ impl Api {
             key_env: None,
             headers: BTreeMap::new(),
             timeout: timeout_default(),
+            stream: false,
+            idle_timeout: idle_timeout_default(),
             connect_timeout: connect_timeout_default(),
             proxy: None,
             ca_file: None,
@@ -105,12 +126,27 @@ impl Api {
 
     /// The full URL of the endpoint; the text as it is when that is no URL.
     pub fn endpoint_url(&self, format: ApiFormat) -> String {
+        self.url_with(&format.wire().path(&self.model), None)
+    }
+
+    /// The URL that requests go to: the endpoint's, or the one that streams.
+    fn sending_url(&self, format: ApiFormat) -> String {
+        if !self.stream {
+            return self.endpoint_url(format);
+        }
+        let (call, query) = format.wire().stream_path(&self.model);
+        self.url_with(&call, query)
+    }
+
+    fn url_with(&self, call: &str, query: Option<&str>) -> String {
         let Ok(mut url) = Url::parse(&self.url) else { return self.url.clone() };
         let path = url.path().trim_end_matches('/');
-        let call = format.wire().path(&self.model);
-        let path = if path.ends_with(&call) { path.to_owned() } else { format!("{path}{call}") };
+        let path = if path.ends_with(call) { path.to_owned() } else { format!("{path}{call}") };
         url.set_path(&path);
         url.set_fragment(None);
+        if let Some((name, value)) = query.and_then(|query| query.split_once('=')) {
+            url.query_pairs_mut().append_pair(name, value);
+        }
         url.to_string()
     }
 
@@ -123,6 +159,7 @@ impl Api {
             fixed_headers: wire.headers(),
             headers: &self.headers,
             timeout: self.timeout,
+            stream: self.stream.then_some((format, self.idle_timeout)),
             connect_timeout: self.connect_timeout,
             proxy: self.proxy.as_deref(),
             ca_file,
@@ -204,7 +241,7 @@ impl Api {
         secrets: Arc<Secrets>,
         in_flight_max: usize,
     ) -> Result<HttpClient, Vec<Problem>> {
-        let url = self.endpoint_url(format);
+        let url = self.sending_url(format);
         let ca_file = self.ca_file.as_ref().map(|path| folder.join(path));
         HttpClient::new(&self.endpoint(format, &url, ca_file.as_deref()), secrets, in_flight_max)
     }

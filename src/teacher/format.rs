@@ -15,6 +15,7 @@ use super::headers::limit_notes;
 use super::http::RawReply;
 use super::openai::OpenAi;
 use super::responses::Responses;
+use super::stream::Assemble;
 use super::{Answer, Fault, Finish, Message, Reply, Request};
 use crate::problem::{KeyPath, Place, Problem};
 
@@ -95,8 +96,16 @@ pub trait WireFormat: Sync {
 
     fn body(&self, api: &Api, request: &Request) -> Map<String, Value>;
 
-    /// Makes a canonical body the one that is sent.
-    fn dress(&self, _api: &Api, _body: &mut Map<String, Value>) {}
+    /// What follows the `url` for a streamed reply, and the query that asks for one.
+    fn stream_path(&self, model: &str) -> (String, Option<&'static str>) {
+        (self.path(model), None)
+    }
+
+    /// Makes a canonical body the one that is sent: asks for a stream where the teacher wants one.
+    fn dress(&self, api: &Api, body: &mut Map<String, Value>);
+
+    /// Puts a streamed reply together.
+    fn assembler(&self) -> Box<dyn Assemble>;
 
     /// Reads the body of a reply with a good status; the same body always reads the same.
     ///
@@ -308,6 +317,8 @@ mod tests {
                 assert_eq!(read.usage.map(super::super::Usage::total), Some(0), "{body}");
             }
             assert!(matches!(wire.read(&api, "<html>"), Err(Fault::Transient { code: "invalid_reply", .. })));
+            // A stream of nothing is a cut reply.
+            assert_eq!(wire.assembler().body(), None);
             let busy = r#"{"error":{"code":429,"message":"m"}}"#;
             assert!(matches!(wire.read(&api, busy), Err(Fault::Busy { .. })), "{}", wire.name());
         }

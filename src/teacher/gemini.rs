@@ -10,6 +10,7 @@ use super::api::Api;
 use super::format::{
     ApiFormat, Said, Structured, WireFormat, add_extra, misread, texts_at, told_messages, unreadable,
 };
+use super::stream::Assemble;
 use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
 
 /// Google's generateContent.
@@ -53,8 +54,16 @@ impl WireFormat for Gemini {
         body
     }
 
+    fn stream_path(&self, model: &str) -> (String, Option<&'static str>) {
+        (self.path(model).replace(":generateContent", ":streamGenerateContent"), Some("alt=sse"))
+    }
+
     fn dress(&self, _: &Api, body: &mut Map<String, Value>) {
         body.shift_remove("model");
+    }
+
+    fn assembler(&self) -> Box<dyn Assemble> {
+        Box::<Pieces>::default()
     }
 
     fn read(&self, api: &Api, body: &str) -> Result<Answer, Fault> {
@@ -124,6 +133,47 @@ impl WireFormat for Gemini {
             "candidates": [{ "content": content, "finishReason": reason }], "modelVersion": said.model,
             "usageMetadata": { "promptTokenCount": 0, "candidatesTokenCount": 0 },
         })
+    }
+}
+
+/// The pieces of a streamed reply, each a reply of its own; the last one has the finish reason.
+#[derive(Default)]
+struct Pieces {
+    body: Map<String, Value>,
+    parts: Vec<Value>,
+    finish: Value,
+}
+
+impl Assemble for Pieces {
+    fn event(&mut self, data: Value) {
+        let Value::Object(piece) = data else { return };
+        for (key, mut value) in piece {
+            if key == "candidates" {
+                let candidate = &mut value[0];
+                self.parts.extend(
+                    candidate["content"]["parts"].as_array_mut().map(std::mem::take).unwrap_or_default(),
+                );
+                if !candidate["finishReason"].is_null() {
+                    self.finish = candidate["finishReason"].take();
+                }
+            } else {
+                self.body.insert(key, value);
+            }
+        }
+    }
+
+    fn body(&mut self) -> Option<Value> {
+        let ended_early = self.body.contains_key("error") || self.body.contains_key("promptFeedback");
+        if self.finish.is_null() && !ended_early {
+            return None;
+        }
+        let mut body = std::mem::take(&mut self.body);
+        if !self.finish.is_null() {
+            let content = json!({ "role": "model", "parts": std::mem::take(&mut self.parts) });
+            let candidate = json!({ "content": content, "finishReason": self.finish.take() });
+            body.insert("candidates".to_owned(), json!([candidate]));
+        }
+        Some(Value::Object(body))
     }
 }
 

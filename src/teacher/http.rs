@@ -4,9 +4,7 @@
 //! Knows no provider's JSON: it takes bytes and gives a [`RawReply`]. Never follows a redirect,
 //! never sends a secret over plain http except to loopback, never retries.
 
-use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
@@ -16,10 +14,14 @@ use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, ClientBuilder, Response, Url};
 use secrecy::ExposeSecret;
+use serde_json::Value;
 
 use super::Fault;
-use super::secret::{Secrets, is_variable_name, looks_like_credential};
+use super::endpoint::{Endpoint, at, is_loopback};
+use super::format::ApiFormat;
+use super::secret::Secrets;
 use super::setting::Setting;
+use super::stream::{Assemble, DONE, Events};
 use crate::problem::{KeyPath, Place, Problem, Severity, shown_path};
 
 /// A longer reply is a fault. A model that writes 128k tokens fills less than 1 MiB.
@@ -36,180 +38,6 @@ const STREAMS_PER_CLIENT: usize = 100;
 const CLIENTS_MAX: usize = 16;
 /// Below the 60 s after which common gateways drop an idle connection (nginx: 75 s, AWS ALB: 60 s).
 const IDLE_MAX: Duration = Duration::from_secs(50);
-
-/// Where a teacher is and how to reach it, as the pipeline file says it. The names of the fields
-/// are the names of the keys.
-#[derive(Clone, Copy, Debug)]
-pub struct Endpoint<'a> {
-    /// The full URL that requests are posted to.
-    pub url: &'a str,
-    pub key_env: Option<&'a str>,
-    /// The header that the key travels in, in lower case, and what stands before it there.
-    pub key_header: (&'static str, &'static str),
-    /// Headers that the wire format wants.
-    pub fixed_headers: &'static [(&'static str, &'static str)],
-    pub headers: &'a BTreeMap<String, Setting>,
-    pub timeout: Duration,
-    pub connect_timeout: Duration,
-    pub proxy: Option<&'a str>,
-    /// Resolved against the pipeline file's folder.
-    pub ca_file: Option<&'a Path>,
-}
-
-impl Endpoint<'_> {
-    /// Everything wrong with the endpoint, at paths below the teacher's wire format. Pure. Messages
-    /// never repeat a text that may be a secret.
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = url_problems("url", self.url);
-        if let Some(name) = self.key_env
-            && !is_variable_name(name)
-        {
-            problems.push(
-                Problem::error(at("key_env"), "`key_env` is not the name of an environment variable")
-                    .hint("write the name of the variable that holds the key, not the key"),
-            );
-        }
-        for (name, value) in self.headers {
-            problems.extend(self.header_problem(name, value));
-        }
-        for (name, duration) in [("timeout", self.timeout), ("connect_timeout", self.connect_timeout)] {
-            if duration.is_zero() {
-                problems.push(Problem::error(at(name), format!("`{name}` must be longer than nothing")));
-            }
-        }
-        if let Some(proxy) = self.proxy {
-            problems.extend(url_problems("proxy", proxy));
-        }
-        if let Ok(url) = Url::parse(self.url)
-            && url.scheme() == "http"
-        {
-            problems.extend(self.plain_problem(&url));
-        }
-        problems
-    }
-
-    /// The environment variables whose values are sent to this endpoint.
-    pub fn env_names(&self) -> Vec<&str> {
-        let headers = self.headers.values().filter_map(Setting::env_name);
-        self.key_env.into_iter().chain(headers).collect()
-    }
-
-    fn plain_problem(&self, url: &Url) -> Option<Problem> {
-        let name = self.env_names().first().copied()?;
-        let host = url.host_str().unwrap_or_default();
-        if !is_loopback(url) {
-            let message = format!("the value of `{name}` would travel unencrypted to `{host}`");
-            return Some(Problem::error(at("url"), message).hint("use an https URL"));
-        }
-        self.proxy?;
-        let message = format!("the value of `{name}` would travel unencrypted through the proxy");
-        Some(Problem::error(at("proxy"), message).hint("a loopback URL needs no proxy"))
-    }
-
-    fn header_problem(&self, name: &str, value: &Setting) -> Option<Problem> {
-        let place = || Place::Value(KeyPath::root().join("headers").join(name));
-        let lower = name.to_ascii_lowercase();
-        if HeaderName::from_bytes(name.as_bytes()).is_err() {
-            return Some(Problem::error(place(), format!("`{}` is not a header name", words(name))));
-        }
-        if ["content-type", "content-length", "host", "connection", "transfer-encoding", "accept-encoding"]
-            .contains(&lower.as_str())
-        {
-            return Some(Problem::error(place(), format!("the header `{lower}` is set by textmill")));
-        }
-        if lower == self.key_header.0 && self.key_env.is_some() {
-            let message = format!("`key_env` and the header `{lower}` say the same thing");
-            return Some(Problem::error(place(), message).hint("keep one of them"));
-        }
-        match value {
-            Setting::Env(variable) if !is_variable_name(variable) => {
-                let message =
-                    format!("`env` of the header `{lower}` is not the name of an environment variable");
-                Some(Problem::error(place(), message))
-            }
-            Setting::Text(text) if names_credential(&lower) || looks_like_credential(text) => {
-                let message = format!("the header `{lower}` has a credential written in the file");
-                let hint =
-                    format!("put it into an environment variable and write `{lower}: {{ env: NAME }}`");
-                Some(Problem::error(place(), message).hint(hint))
-            }
-            Setting::Text(text) if HeaderValue::from_str(text).is_err() => Some(Problem::error(
-                place(),
-                format!("the header `{lower}` has a character that headers cannot hold"),
-            )),
-            _ => None,
-        }
-    }
-}
-
-fn at(key: &str) -> Place {
-    Place::Value(KeyPath::root().join(key))
-}
-
-/// Whether the name of a header or of a query parameter says that its value is a secret.
-fn names_credential(lower: &str) -> bool {
-    const NAMES: [&str; 14] = [
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "key",
-        "api-key",
-        "apikey",
-        "api_key",
-        "x-api-key",
-        "x-goog-api-key",
-        "token",
-        "access_token",
-        "x-auth-token",
-        "sig",
-        "signature",
-    ];
-    NAMES.contains(&lower)
-}
-
-/// What is wrong with a URL that is the value of `key`.
-fn url_problems(key: &str, text: &str) -> Vec<Problem> {
-    let url = match Url::parse(text) {
-        Ok(url) => url,
-        // The text is not repeated: it may hold a password.
-        Err(error) => {
-            let message = match text.contains("://") {
-                true => format!("`{key}` is not a URL: {error}"),
-                false => format!("`{key}` is not a URL: it does not begin with `https://`"),
-            };
-            return vec![Problem::error(at(key), message).hint("URLs look like `https://api.openai.com/v1`")];
-        }
-    };
-    let mut problems = Vec::new();
-    if !matches!(url.scheme(), "http" | "https") {
-        let message = format!("`{key}` starts with `{}:`; only http and https are spoken", url.scheme());
-        problems.push(Problem::error(at(key), message));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        let hint = match key {
-            "proxy" => "leave `proxy` out and set HTTPS_PROXY in the environment",
-            _ => "put the key into an environment variable and name it with `key_env`",
-        };
-        problems
-            .push(Problem::error(at(key), format!("`{key}` has a user name or password in it")).hint(hint));
-    }
-    for (name, value) in url.query_pairs() {
-        if names_credential(&name.to_ascii_lowercase()) || looks_like_credential(&value) {
-            let message = format!("`{key}` has a credential in its query, at `{}`", words(&name));
-            problems.push(
-                Problem::error(at(key), message).hint("name it with `key_env` or a header `{ env: NAME }`"),
-            );
-        }
-    }
-    problems
-}
-
-/// Whether a URL stays on this machine.
-pub fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
 
 /// A server's words fit for a message: at most 2 KB, control characters escaped.
 pub fn words(text: &str) -> String {
@@ -263,6 +91,7 @@ pub struct HttpClient {
     next: AtomicUsize,
     url: Url,
     timeout: Duration,
+    stream: Option<(ApiFormat, Duration)>,
     reply_bytes_max: usize,
     secrets: Arc<Secrets>,
 }
@@ -293,6 +122,7 @@ impl HttpClient {
             next: AtomicUsize::new(0),
             url,
             timeout: endpoint.timeout,
+            stream: endpoint.stream,
             reply_bytes_max: REPLY_BYTES_MAX,
             secrets,
         })
@@ -313,8 +143,11 @@ impl HttpClient {
         if status.is_redirection() {
             return Err(self.redirect(status.as_u16(), &headers));
         }
-        let body =
-            if status.is_success() { self.read(response).await? } else { self.read_error(response).await };
+        let body = match self.stream.filter(|_| is_event_stream(&headers)) {
+            _ if !status.is_success() => self.read_error(response).await,
+            Some((format, _)) => self.read_stream(response, format).await?,
+            None => self.read(response).await?,
+        };
         Ok(RawReply { status: status.as_u16(), headers, body: self.secrets.scrub_owned(body) })
     }
 
@@ -322,17 +155,12 @@ impl HttpClient {
         let announced = usize::try_from(response.content_length().unwrap_or(0)).unwrap_or(usize::MAX);
         // Trusted only so far: a header costs a server nothing.
         let mut body = Vec::with_capacity(announced.min(1 << 20));
-        let too_large = || Fault::Transient {
-            code: "reply_too_large",
-            message: format!("the reply of `{}` is longer than {} bytes", self.host(), self.reply_bytes_max),
-            billed: true,
-        };
         if announced > self.reply_bytes_max {
-            return Err(too_large());
+            return Err(self.too_large());
         }
         while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(&error, "cut_reply"))? {
             if body.len() + chunk.len() > self.reply_bytes_max {
-                return Err(too_large());
+                return Err(self.too_large());
             }
             body.extend_from_slice(&chunk);
         }
@@ -341,6 +169,48 @@ impl HttpClient {
             message: format!("the reply of `{}` is no text: {}", self.host(), error.utf8_error()),
             billed: true,
         })
+    }
+
+    /// Reads a streamed reply and puts it together. A stream without its end mark was cut off.
+    async fn read_stream(&self, mut response: Response, format: ApiFormat) -> Result<String, Fault> {
+        let (mut events, mut assembler) = (Events::default(), format.wire().assembler());
+        let (mut bytes, mut done) = (0, false);
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(&error, "cut_reply"))? {
+            bytes += chunk.len();
+            if bytes > self.reply_bytes_max {
+                return Err(self.too_large());
+            }
+            for data in events.feed(&chunk) {
+                done |= self.take_event(&data, &mut *assembler)?;
+            }
+            // Some servers keep the connection open behind the mark.
+            if done {
+                break;
+            }
+        }
+        if let Some(data) = events.end() {
+            self.take_event(&data, &mut *assembler)?;
+        }
+        assembler.body().map(|body| body.to_string()).ok_or_else(|| Fault::Transient {
+            code: "cut_reply",
+            message: format!("the stream of `{}` ended before the answer did", self.host()),
+            billed: true,
+        })
+    }
+
+    /// Hands an event on; whether it is the mark behind the last one.
+    fn take_event(&self, data: &[u8], assembler: &mut dyn Assemble) -> Result<bool, Fault> {
+        if data == DONE {
+            assembler.event(Value::Null);
+            return Ok(true);
+        }
+        let event = serde_json::from_slice(data).map_err(|error| Fault::Transient {
+            code: "invalid_reply",
+            message: format!("an event in the stream of `{}` is no JSON: {error}", self.host()),
+            billed: true,
+        })?;
+        assembler.event(event);
+        Ok(false)
     }
 
     /// As much of an error's body as comes: its status counts even when its words do not arrive.
@@ -353,6 +223,14 @@ impl HttpClient {
             }
         }
         String::from_utf8_lossy(&body).into_owned()
+    }
+
+    fn too_large(&self) -> Fault {
+        Fault::Transient {
+            code: "reply_too_large",
+            message: format!("the reply of `{}` is longer than {} bytes", self.host(), self.reply_bytes_max),
+            billed: true,
+        }
     }
 
     fn host(&self) -> &str {
@@ -387,10 +265,13 @@ impl HttpClient {
             return Fault::Transient { code: "connection", message, billed: false };
         }
         if error.is_timeout() {
-            let message = format!(
-                "`{host}` did not finish its reply within {}",
-                humantime::format_duration(self.timeout)
-            );
+            let message = match self.stream {
+                None => format!(
+                    "`{host}` did not finish its reply within {}",
+                    humantime::format_duration(self.timeout)
+                ),
+                Some((_, idle)) => format!("`{host}` was silent for {}", humantime::format_duration(idle)),
+            };
             return Fault::Transient { code: "timeout", message, billed: true };
         }
         let message = match code {
@@ -458,12 +339,15 @@ fn request_headers(endpoint: &Endpoint<'_>, secrets: &Secrets, problems: &mut Ve
 fn client(endpoint: &Endpoint<'_>, url: &Url, headers: HeaderMap) -> Result<Client, Vec<Problem>> {
     let mut builder = builder()
         .default_headers(headers)
-        .timeout(endpoint.timeout)
         .connect_timeout(endpoint.connect_timeout)
         .pool_idle_timeout(IDLE_MAX)
         .tcp_keepalive(Duration::from_secs(30))
         .http2_adaptive_window(true)
         .http2_keep_alive_interval(Duration::from_secs(20));
+    builder = match endpoint.stream {
+        Some((_, idle)) => builder.read_timeout(idle),
+        None => builder.timeout(endpoint.timeout),
+    };
     if let Some(proxy) = endpoint.proxy {
         let proxy = reqwest::Proxy::all(proxy).map_err(|error| {
             vec![Problem::error(at("proxy"), "the proxy cannot be used").cause(causes(&error))]
@@ -485,6 +369,11 @@ fn client(endpoint: &Endpoint<'_>, url: &Url, headers: HeaderMap) -> Result<Clie
     })
 }
 
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream")
+}
+
 fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, Vec<Problem>> {
     let wrong = |why: String| {
         let message = format!("`{}` gives no certificates", shown_path(path));
@@ -501,9 +390,11 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, Vec<Problem>> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::io::Write;
     use std::net::TcpListener;
 
+    use super::super::endpoint::tests::{endpoint, messages};
     use super::*;
 
     const LIMIT_BYTES: usize = 1000;
@@ -536,20 +427,6 @@ mod tests {
 
     fn secrets() -> Arc<Secrets> {
         Arc::new(Secrets::load(["KEY"], |_| Some("very-secret".to_owned())))
-    }
-
-    fn endpoint<'a>(url: &'a str, headers: &'a BTreeMap<String, Setting>) -> Endpoint<'a> {
-        Endpoint {
-            url,
-            key_env: Some("KEY"),
-            key_header: ("authorization", "Bearer "),
-            fixed_headers: &[],
-            headers,
-            timeout: Duration::from_millis(300),
-            connect_timeout: Duration::from_millis(300),
-            proxy: None,
-            ca_file: None,
-        }
     }
 
     async fn post(url: &str) -> Result<RawReply, Fault> {
@@ -631,49 +508,6 @@ mod tests {
             message.starts_with("no connection to `127.0.0.1:") && message.contains("refused"),
             "{message}"
         );
-    }
-
-    fn messages(problems: Vec<Problem>) -> Vec<String> {
-        problems.into_iter().map(|problem| problem.message).collect()
-    }
-
-    #[test]
-    fn unsafe_settings_are_problems() {
-        let url_problems = |url: &str| messages(endpoint(url, &BTreeMap::new()).problems());
-        for url in ["https://h/v1", "http://localhost:1", "http://127.0.0.9/", "http://[::1]:80/"] {
-            assert_eq!(url_problems(url), Vec::<String>::new());
-        }
-        assert_eq!(url_problems("http://h/"), ["the value of `KEY` would travel unencrypted to `h`"]);
-        assert_eq!(url_problems("http://localhost.evil/").len(), 1);
-        assert_eq!(url_problems("ftp://h/"), ["`url` starts with `ftp:`; only http and https are spoken"]);
-        assert_eq!(url_problems("https://a:pass@h/"), ["`url` has a user name or password in it"]);
-        assert_eq!(url_problems("https://h/?key=abc"), ["`url` has a credential in its query, at `key`"]);
-        assert!(url_problems("h/v1")[0].starts_with("`url` is not a URL"));
-        let text = |text: &str| Setting::Text(text.to_owned());
-        let headers = BTreeMap::from([
-            ("Api-Key".to_owned(), text("abc")),
-            ("Authorization".to_owned(), text("x")),
-            ("a b".to_owned(), text("x")),
-            ("host".to_owned(), text("x")),
-            ("x-env".to_owned(), Setting::Env("sk-abcdefghijkl".to_owned())),
-            ("x-ok".to_owned(), text("fine")),
-            ("x-text".to_owned(), text("Bearer abcdefghijkl")),
-        ]);
-        let mut endpoint = endpoint("https://h/", &headers);
-        assert_eq!(
-            messages(endpoint.problems()),
-            [
-                "the header `api-key` has a credential written in the file",
-                "`key_env` and the header `authorization` say the same thing",
-                "`a b` is not a header name",
-                "the header `host` is set by textmill",
-                "`env` of the header `x-env` is not the name of an environment variable",
-                "the header `x-text` has a credential written in the file",
-            ]
-        );
-        let none = BTreeMap::new();
-        (endpoint.headers, endpoint.key_env) = (&none, Some("sk-abcdefghijkl"));
-        assert_eq!(messages(endpoint.problems()), ["`key_env` is not the name of an environment variable"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod anthropic;
 pub mod api;
 pub mod bucket;
 pub mod cassette;
+pub mod endpoint;
 pub mod exchange;
 pub mod fake;
 pub mod fault;
@@ -27,6 +28,7 @@ pub mod retry;
 pub mod scripted;
 pub mod secret;
 pub mod setting;
+pub mod stream;
 pub mod wire;
 
 /// Who speaks in a chat message.

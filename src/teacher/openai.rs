@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::api::{Api, MaxTokensKey};
 use super::format::{self, Said, Structured, WireFormat, classify, fits_strict, misread, unreadable};
+use super::stream::{Assemble, append};
 use super::{Answer, Fault, Finish, Message, Request, Usage, fault};
 
 /// OpenAI's chat completions.
@@ -70,6 +71,17 @@ impl WireFormat for OpenAi {
         body
     }
 
+    fn dress(&self, api: &Api, body: &mut Map<String, Value>) {
+        if api.stream {
+            body.insert("stream".to_owned(), Value::from(true));
+            body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
+        }
+    }
+
+    fn assembler(&self) -> Box<dyn Assemble> {
+        Box::<Chunks>::default()
+    }
+
     fn read(&self, api: &Api, body: &str) -> Result<Answer, Fault> {
         let envelope: Envelope<'_> = match serde_json::from_str(body) {
             Ok(envelope) => envelope,
@@ -125,6 +137,66 @@ impl WireFormat for OpenAi {
             "choices": [{ "index": 0, "message": message, "finish_reason": finish }],
             "usage": { "prompt_tokens": 0, "completion_tokens": 0 },
         })
+    }
+}
+
+/// The chunks of a streamed completion. `[DONE]` ends it, or a finish reason where a server leaves that out.
+#[derive(Default)]
+struct Chunks {
+    body: Map<String, Value>,
+    choice: Value,
+    done: bool,
+}
+
+impl Assemble for Chunks {
+    fn event(&mut self, data: Value) {
+        let Value::Object(chunk) = data else {
+            self.done = true;
+            return;
+        };
+        for (key, value) in chunk {
+            match key.as_str() {
+                "choices" => value.as_array().into_iter().flatten().for_each(|choice| self.choice(choice)),
+                // Null in every chunk but the last.
+                _ if value.is_null() => {}
+                "error" => {
+                    self.done = true;
+                    self.body.insert(key, value);
+                }
+                _ => {
+                    self.body.insert(key, value);
+                }
+            }
+        }
+    }
+
+    fn body(&mut self) -> Option<Value> {
+        if !self.done && self.choice["finish_reason"].is_null() {
+            return None;
+        }
+        let mut body = std::mem::take(&mut self.body);
+        body.insert("object".to_owned(), Value::from("chat.completion"));
+        let choices = if self.choice.is_null() { json!([]) } else { json!([self.choice.take()]) };
+        body.insert("choices".to_owned(), choices);
+        Some(Value::Object(body))
+    }
+}
+
+impl Chunks {
+    /// Adds a piece of the first choice; only one is asked for.
+    fn choice(&mut self, piece: &Value) {
+        if piece["index"].as_u64().unwrap_or(0) != 0 {
+            return;
+        }
+        let delta = piece["delta"].as_object().into_iter().flatten();
+        for (key, value) in delta.filter(|(_, value)| value.is_string()) {
+            append(&mut self.choice["message"], key, value);
+        }
+        for key in ["finish_reason", "error"] {
+            if !piece[key].is_null() {
+                self.choice[key] = piece[key].clone();
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::api::Api;
 use super::format::{
     ApiFormat, Said, Structured, WireFormat, add_extra, fits_strict, misread, told_messages, unreadable,
 };
+use super::stream::Assemble;
 use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
 
 /// OpenAI's responses.
@@ -67,6 +68,16 @@ impl WireFormat for Responses {
         body
     }
 
+    fn dress(&self, api: &Api, body: &mut Map<String, Value>) {
+        if api.stream {
+            body.insert("stream".to_owned(), Value::from(true));
+        }
+    }
+
+    fn assembler(&self) -> Box<dyn Assemble> {
+        Box::<Last>::default()
+    }
+
     fn read(&self, api: &Api, body: &str) -> Result<Answer, Fault> {
         let envelope: Envelope = match serde_json::from_str(body) {
             Ok(envelope) => envelope,
@@ -119,6 +130,26 @@ impl WireFormat for Responses {
             "output": [{ "type": "message", "role": Role::Assistant, "content": [part] }],
             "usage": { "input_tokens": 0, "output_tokens": 0 },
         })
+    }
+}
+
+/// The end of a streamed response: its last event holds all of it.
+#[derive(Default)]
+struct Last(Option<Value>);
+
+impl Assemble for Last {
+    fn event(&mut self, mut data: Value) {
+        match data["type"].as_str() {
+            Some("response.completed" | "response.incomplete" | "response.failed") => {
+                self.0 = Some(data["response"].take());
+            }
+            Some("error") => self.0 = Some(json!({ "error": data })),
+            _ => {}
+        }
+    }
+
+    fn body(&mut self) -> Option<Value> {
+        self.0.take()
     }
 }
 
