@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that CI runs: format, lints, all tests, the pipelines' own tests, the dataset in other tools,
-# and the README's first command. Installs what it needs.
+# the README's first command, and the wire formats against other people's servers. Installs what it needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*" >&2; }
@@ -28,3 +28,6 @@ scripts/test-loaders.sh "$textmill"
 
 step "the README's first command"
 scripts/quickstart.sh
+
+step "servers that nobody here wrote"
+scripts/test-servers.sh "$textmill"

@@ -140,7 +140,7 @@ impl WireFormat for OpenAi {
     }
 }
 
-/// The chunks of a streamed completion. `[DONE]` ends it, or a finish reason where a server leaves that out.
+/// The chunks of a streamed completion. Only `[DONE]` ends it: the usage comes behind the finish reason.
 #[derive(Default)]
 struct Chunks {
     body: Map<String, Value>,
@@ -171,7 +171,7 @@ impl Assemble for Chunks {
     }
 
     fn body(&mut self) -> Option<Value> {
-        if !self.done && self.choice["finish_reason"].is_null() {
+        if !self.done {
             return None;
         }
         let mut body = std::mem::take(&mut self.body);

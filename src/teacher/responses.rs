@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::api::Api;
 use super::format::{
-    ApiFormat, Said, Structured, WireFormat, add_extra, fits_strict, misread, told_messages, unreadable,
+    ApiFormat, Said, Structured, WireFormat, add_extra, fits_strict, misread, texts_at, told_messages,
+    unreadable,
 };
 use super::stream::Assemble;
 use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
@@ -37,7 +38,8 @@ impl WireFormat for Responses {
         let structured = api.structured(ApiFormat::Responses);
         let mut body = Map::new();
         body.insert("model".to_owned(), Value::from(api.model.as_str()));
-        body.insert("input".to_owned(), json!(told_messages(request, structured)));
+        let messages = told_messages(request, structured);
+        body.insert("input".to_owned(), messages.iter().map(input).collect());
         body.insert("store".to_owned(), Value::from(false));
         if let Some(temperature) = request.temperature {
             body.insert("temperature".to_owned(), Value::from(temperature));
@@ -114,7 +116,13 @@ impl WireFormat for Responses {
     }
 
     fn messages(&self, body: &Value) -> Vec<Message> {
-        serde_json::from_value(body["input"].clone()).unwrap_or_default()
+        let items = body["input"].as_array().into_iter().flatten();
+        let message = |item: &Value| {
+            let role = serde_json::from_value(item["role"].clone()).ok()?;
+            let text = item["content"].as_str().unwrap_or_else(|| texts_at(item, "/content/0/text"));
+            Some(Message { role, content: text.to_owned() })
+        };
+        items.filter_map(message).collect()
     }
 
     fn reply(&self, said: &Said<'_>) -> Value {
@@ -131,6 +139,16 @@ impl WireFormat for Responses {
             "usage": { "input_tokens": 0, "output_tokens": 0 },
         })
     }
+}
+
+/// A message as an item of the input. What the model said before has the form of its own output: OpenAI takes a
+/// plain text there, too, llama.cpp does not.
+fn input(message: &Message) -> Value {
+    if message.role != Role::Assistant {
+        return json!(message);
+    }
+    let part = json!({ "type": "output_text", "text": message.content });
+    json!({ "type": "message", "role": message.role, "content": [part] })
 }
 
 /// The end of a streamed response: its last event holds all of it.
@@ -264,6 +282,15 @@ mod tests {
             Value::Object(Responses.body(&Api::named("m"), &request)).to_string(),
             r#"{"model":"m","input":[{"role":"system","content":"s"},{"role":"user","content":"u"}],"store":false,"temperature":0.5,"max_output_tokens":9,"text":{"format":{"type":"json_schema","name":"answer","schema":{"type":"integer"},"strict":true}},"reasoning":{"effort":"low"}}"#
         );
+    }
+
+    #[test]
+    fn what_was_asked_is_read_again() {
+        let message = |role, content: &str| Message { role, content: content.to_owned() };
+        let messages =
+            vec![message(Role::User, "u"), message(Role::Assistant, "a"), message(Role::User, "v")];
+        let request = Request { messages: messages.clone(), ..Request::default() };
+        assert_eq!(Responses.messages(&Value::Object(Responses.body(&Api::named("m"), &request))), messages);
     }
 
     #[test]

@@ -126,11 +126,12 @@ mod tests {
         let counts =
             json!({ "model": "m-2", "choices": [], "usage": { "prompt_tokens": 3, "completion_tokens": 4 } });
         let openai = json!([
-            counts,
             chunk(json!({ "role": "assistant", "content": "" }), Value::Null),
             chunk(json!({ "content": "a" }), Value::Null),
             chunk(json!({ "content": "b" }), Value::Null),
             chunk(json!({}), json!("length")),
+            counts,
+            null,
         ]);
         check_answer(ApiFormat::Openai, &openai, usage);
         let part = json!({ "type": "output_text", "text": "ab" });
