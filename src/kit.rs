@@ -53,8 +53,8 @@ pub struct Check<'a> {
     pub templates: &'a Templates,
     /// Folder that paths are relative to.
     pub base: &'a Path,
-    /// Names of the teachers declared, and which of them were asked for so far.
-    pub teachers: &'a [String],
+    /// Names of the teachers declared, if they are known, and which were asked for so far.
+    pub teachers: Option<&'a [String]>,
     pub teachers_used: BTreeSet<String>,
     /// The fields that rows have here; an operator adds what it makes.
     pub columns: Columns,
@@ -232,8 +232,9 @@ impl Check<'_> {
     /// Checks that a teacher of this name is declared.
     pub fn teacher(&mut self, key: &str, name: &str) {
         self.teachers_used.insert(name.to_owned());
-        if !self.teachers.iter().any(|known| known == name) {
-            let hint = name_hint(name, self.teachers.iter().map(String::as_str))
+        let Some(teachers) = self.teachers else { return };
+        if !teachers.iter().any(|known| known == name) {
+            let hint = name_hint(name, teachers.iter().map(String::as_str))
                 .unwrap_or_else(|| "declare it under `teachers:`".to_owned());
             self.problem(key, format!("there is no teacher `{name}`")).hint = Some(hint);
         }

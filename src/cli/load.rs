@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Exit, PipelineArgs, colours, fail, print, say};
 use crate::pipeline::check::{self, Pipeline, SecretUse};
+use crate::pipeline::decode::{Decoded, decode};
+use crate::pipeline::doubt::Doubts;
 use crate::pipeline::file::PipelineFile;
 use crate::pipeline::node::Node;
 use crate::pipeline::render::{self, SourceMap};
-use crate::pipeline::{decode, set, yaml};
+use crate::pipeline::{set, yaml};
 use crate::problem::{KeyPath, Place, Problem, Severity};
 use crate::run::RunError;
 
@@ -49,26 +51,25 @@ pub fn load(args: &PipelineArgs, json: bool) -> Option<Loaded> {
             problems.extend(set::apply_set(root, argument, index).err().map(|problem| *problem));
         }
     }
-    let file: Option<PipelineFile> = source.root.as_ref().and_then(|root| {
-        if let Some(problem) = check::version(root) {
-            problems.push(problem);
-            return None;
-        }
-        let (file, found) = decode::decode(root, &KeyPath::root());
-        let found: Vec<Problem> =
-            found.into_iter().filter(|found| !follows(found, root, &problems)).collect();
-        problems.extend(found);
-        file
-    });
-    let base = base_of(&args.pipeline);
-    let pipeline = file.and_then(|file| {
-        let (pipeline, found) = check::check(file, &base);
-        problems.extend(found);
-        pipeline
-    });
+    let pipeline =
+        source.root.as_ref().and_then(|root| checked(root, &base_of(&args.pipeline), &mut problems));
     source.show(&problems, json);
     let sound = problems.iter().all(|problem| problem.severity != Severity::Error);
     pipeline.filter(|_| sound).map(|pipeline| Loaded { pipeline, source })
+}
+
+/// Reads a file's tree and checks as much of it as could be read.
+fn checked(root: &Node, base: &Path, problems: &mut Vec<Problem>) -> Option<Pipeline> {
+    if let Some(problem) = check::version(root) {
+        problems.push(problem);
+        return None;
+    }
+    let Decoded { value, problems: found, doubts } = decode::<PipelineFile>(root, &KeyPath::root());
+    let found: Vec<Problem> = found.into_iter().filter(|found| !follows(found, root, problems)).collect();
+    problems.extend(found);
+    let (pipeline, found) = check::check(value?, &Doubts::new(root, doubts), base);
+    problems.extend(found);
+    pipeline
 }
 
 /// The folder that a pipeline file's paths are relative to.

@@ -93,7 +93,7 @@ fn check(base: &Path, op: &dyn Operator, columns: Columns, at: KeyPath) -> Found
     let mut check = Check {
         templates: &templates,
         base,
-        teachers: &[],
+        teachers: Some(&[]),
         teachers_used: Default::default(),
         columns,
         problems: Vec::new(),

@@ -35,6 +35,9 @@ use crate::ops::{CallRow, Operator, Runner};
 use crate::row::{Outcome, Row, Type};
 use crate::shape::Shape;
 
+/// What the name of a grade's field ends in to name that of its reason.
+pub const REASON_SUFFIX: &str = "_reason";
+
 /// Have a teacher grade each row by a rubric.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename = "judge", deny_unknown_fields)]
@@ -100,7 +103,7 @@ impl Judge {
     }
 
     fn reason_field(&self) -> String {
-        format!("{}_reason", self.into)
+        format!("{}{REASON_SUFFIX}", self.into)
     }
 }
 

@@ -41,7 +41,7 @@ pub use draw::{Draw, load_axes};
 pub use explode::Explode;
 pub use fields::ChooseFields;
 pub use generate::Generate;
-pub use judge::Judge;
+pub use judge::{Judge, REASON_SUFFIX};
 pub use keep_if::KeepIf;
 pub use limit::Limit;
 pub use parse::Parse;

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use crate::data::publish::check_target;
 use crate::kit::{Check, Columns, Missing};
 use crate::ops::{OPERATORS, Op};
+use crate::pipeline::doubt::Doubts;
 use crate::pipeline::file::{FORMAT_VERSION, PipelineFile, TeacherFile};
 use crate::pipeline::node::{Node, NodeValue};
 use crate::pipeline::source::check_source;
-use crate::problem::{KeyPath, Place, Problem, did_you_mean, name_hint};
+use crate::problem::{KeyPath, Place, Problem, Severity, did_you_mean, name_hint};
+use crate::row::Type;
 use crate::shape;
 use crate::template::Templates;
 
@@ -97,29 +99,66 @@ pub fn version(root: &Node) -> Option<Problem> {
     }
 }
 
-/// Checks a file that was read without problems of form.
-pub fn check(file: PipelineFile, base: &Path) -> (Option<Pipeline>, Vec<Problem>) {
+/// Checks as much of a file as could be read; what may follow from the rest is not reported.
+pub fn check(file: PipelineFile, doubts: &Doubts<'_>, base: &Path) -> (Option<Pipeline>, Vec<Problem>) {
     let mut problems = Vec::new();
     head(&file, &mut problems);
-    let found = check_source(&file.source, base, &mut problems);
-    let source_is_known = found.is_some();
-    let source_columns = with_types(&file, found, &mut problems);
-    let (steps, steps_are_known) = steps(&file, &mut problems);
-    let Followed { columns, teachers_used, files, missing } =
-        follow(&file, &steps, source_columns.clone(), base, &mut problems);
-    if source_is_known && steps_are_known {
-        problems.extend(missing);
+    let found = check_source(&file.source, doubts, base, &mut problems);
+    let Steps { steps, unclear } = steps(&file, doubts, &mut problems);
+    let hidden = Hidden::new(doubts, found.is_none(), &unclear);
+    let source_columns = with_types(&file, found.unwrap_or_default(), &hidden, &mut problems);
+    let Followed { columns, teachers_used, files, history } =
+        follow(&file, &steps, source_columns.clone(), &hidden, base, &mut problems);
+    // What an unclear step is called and asks is written in it.
+    let guessed = |name: &str| hidden.steps.iter().any(|step| doubts.mention(step, name));
+    if teachers_used.iter().all(|name| file.teachers.contains_key(name)) {
+        let is_used = |name: &str| teachers_used.contains(name) || guessed(name);
+        problems.extend(unused_teachers(&file, is_used));
     }
-    if steps_are_known && teachers_used.iter().all(|name| file.teachers.contains_key(name)) {
-        problems.extend(unused_teachers(&file, &teachers_used));
+    teachers(&file, &steps, doubts, &mut problems);
+    let columns = save(&file, columns, &hidden, &history, &mut problems);
+    if !doubts.touch(&KeyPath::parse("name")) {
+        target(&file, base, &mut problems);
     }
-    teachers(&file, &steps, &mut problems);
-    let columns = save(&file, columns, source_is_known && steps_are_known, &mut problems);
-    target(&file, base, &mut problems);
-    tests(&file, &steps, &mut problems);
-    let sound = problems.iter().all(|problem| problem.severity != crate::problem::Severity::Error);
+    let is_operator = |name: &str| OPERATORS.iter().any(|(known, _)| *known == name);
+    let may_be_step = |name: &str| guessed(name) || (!hidden.steps.is_empty() && is_operator(name));
+    tests(&file, &steps, may_be_step, &mut problems);
+    problems.retain(|problem| !doubts.excuse(&problem.place));
+    let sound = doubts.is_empty() && problems.iter().all(|problem| problem.severity != Severity::Error);
     let pipeline = Pipeline { file, steps, source_columns, columns, files, base: base.to_owned() };
     (sound.then_some(pipeline), problems)
+}
+
+/// The fields that rows may have although nothing that could be read makes them: a step that is not clear
+/// makes what is named in it.
+struct Hidden<'a> {
+    doubts: &'a Doubts<'a>,
+    /// Whether the source hides all of its fields.
+    all: bool,
+    /// The source, if it is in doubt.
+    source: Option<KeyPath>,
+    /// The steps that are not clear; all of them as one where the list is none.
+    steps: BTreeSet<KeyPath>,
+}
+
+impl<'a> Hidden<'a> {
+    fn new(doubts: &'a Doubts<'a>, all: bool, unclear: &BTreeSet<KeyPath>) -> Hidden<'a> {
+        let source = Some(KeyPath::parse("source")).filter(|source| doubts.touch(source));
+        let list = Some(KeyPath::parse("steps")).filter(|list| doubts.cover(list));
+        Hidden { doubts, all, source, steps: unclear.iter().cloned().chain(list).collect() }
+    }
+
+    /// Whether the field may be there behind the source and the steps before `step`.
+    fn has(&self, field: &str, step: &KeyPath) -> bool {
+        let mut parts = self.source.iter().chain(self.steps.range(..step));
+        self.all || parts.any(|part| self.doubts.mention(part, field))
+    }
+
+    /// Whether the field may be there behind all steps.
+    fn has_at_end(&self, field: &str) -> bool {
+        let mut parts = self.source.iter().chain(&self.steps);
+        self.all || parts.any(|part| self.doubts.mention(part, field))
+    }
 }
 
 fn at(path: &str) -> Place {
@@ -156,42 +195,52 @@ fn caps_something(file: &PipelineFile) -> bool {
         .is_some_and(|budget| budget.usd.is_some() || budget.tokens.is_some() || budget.calls.is_some())
 }
 
-/// `types:` overrides what was found, and declares fields of the source, which is `None` where a problem
-/// hides it.
-fn with_types(file: &PipelineFile, found: Option<Columns>, problems: &mut Vec<Problem>) -> Columns {
-    let is_known = found.is_some();
-    let mut columns = found.unwrap_or_default();
+/// `types:` overrides what was found in the source.
+fn with_types(
+    file: &PipelineFile,
+    mut columns: Columns,
+    hidden: &Hidden<'_>,
+    problems: &mut Vec<Problem>,
+) -> Columns {
     for (name, short) in &file.types {
         let path = KeyPath::parse("types").join(name.as_str());
         match shape::from_short_hand(short) {
             Ok(schema) if columns.contains_key(name) => {
                 columns.insert(name.clone(), shape::type_of(&schema));
             }
-            Ok(_) if is_known => {
+            Ok(_) if hidden.has(name, &KeyPath::parse("steps")) => {}
+            Ok(_) => {
                 let mut problem =
                     Problem::error(Place::Key(path), format!("the source has no field `{name}`"));
                 problem.hint = name_hint(name, columns.keys().map(String::as_str));
                 problems.push(problem);
             }
-            Ok(_) => {}
             Err((_, message)) => problems.push(Problem::error(Place::Value(path), message)),
         }
     }
     columns
 }
 
-/// The steps with their names; each has exactly one operator and a name of its own. Also whether it is
-/// known of all what they do.
-fn steps(file: &PipelineFile, problems: &mut Vec<Problem>) -> (Vec<Step>, bool) {
+/// The steps, and the places of those of which it is not known for certain what they do.
+struct Steps {
+    steps: Vec<Step>,
+    unclear: BTreeSet<KeyPath>,
+}
+
+/// The steps with their names; each has exactly one operator and a name of its own.
+fn steps(file: &PipelineFile, doubts: &Doubts<'_>, problems: &mut Vec<Problem>) -> Steps {
     let mut steps = Vec::new();
-    let mut are_known = true;
+    let mut unclear = BTreeSet::new();
     let mut names: BTreeMap<String, usize> = BTreeMap::new();
     for (index, step) in file.steps.iter().enumerate() {
         let at = KeyPath::parse("steps").join(index);
         let place = || Place::Value(at.clone());
+        let in_doubt = doubts.touch(&at);
         let mut ops = step.operators();
+        if ops.len() != 1 || in_doubt {
+            unclear.insert(at.clone());
+        }
         if ops.len() != 1 {
-            are_known = false;
             let message = match ops.as_slice() {
                 [] => "the step names no operator".to_owned(),
                 more => {
@@ -206,7 +255,9 @@ fn steps(file: &PipelineFile, problems: &mut Vec<Problem>) -> (Vec<Step>, bool) 
         let Some(op) = ops.pop() else { continue };
         let default = op.operator().default_name().unwrap_or(op.name()).to_owned();
         let name = step.name.clone().unwrap_or(default);
-        if let Some(first) = names.insert(name.clone(), index) {
+        // A name that was not read may be another.
+        let first = if in_doubt { None } else { names.insert(name.clone(), index) };
+        if let Some(first) = first {
             let message = format!("two steps are called `{name}`: this one and step {}", first + 1);
             let hint = "give one of them a `name:`; draws, reasons and test replies hang on it";
             problems.push(Problem::error(place(), message).hint(hint));
@@ -216,7 +267,7 @@ fn steps(file: &PipelineFile, problems: &mut Vec<Problem>) -> (Vec<Step>, bool) 
     if file.steps.is_empty() {
         problems.push(Problem::warning(at("steps"), "there are no steps: the source is saved as it is"));
     }
-    (steps, are_known)
+    Steps { steps, unclear }
 }
 
 /// What following the steps brought to light.
@@ -225,8 +276,33 @@ struct Followed {
     columns: Columns,
     teachers_used: BTreeSet<String>,
     files: BTreeSet<PathBuf>,
-    /// Problems with fields that nothing before makes.
-    missing: Vec<Problem>,
+    history: History,
+}
+
+/// Which steps make fields, and which take them away, in their order.
+#[derive(Default)]
+struct History {
+    made: Vec<(String, String)>,
+    /// A field, and the step that takes it away as messages name it.
+    taken: Vec<(String, String)>,
+}
+
+impl History {
+    fn add(&mut self, step: &Step, before: &Columns, after: &Columns) {
+        let only_in = |one: &Columns, other: &Columns| -> Vec<String> {
+            one.keys().filter(|field| !other.contains_key(*field)).cloned().collect()
+        };
+        let (name, operator) = (&step.name, step.op.name());
+        let shown = if name == operator { format!("`{name}`") } else { format!("`{name}` (`{operator}`)") };
+        self.made.extend(only_in(after, before).into_iter().map(|field| (field, name.clone())));
+        self.taken.extend(only_in(before, after).into_iter().map(|field| (field, shown.clone())));
+    }
+
+    /// The hint for a field that is missing behind all of these steps, if one of them takes it away.
+    fn taken(&self, field: &str) -> Option<String> {
+        let (_, step) = self.taken.iter().rfind(|(taken, _)| taken == field)?;
+        Some(format!("step {step} takes it away"))
+    }
 }
 
 /// Follows the columns through all steps.
@@ -234,15 +310,17 @@ fn follow(
     file: &PipelineFile,
     steps: &[Step],
     columns: Columns,
+    hidden: &Hidden<'_>,
     base: &Path,
     problems: &mut Vec<Problem>,
 ) -> Followed {
     let templates = Templates::new(&templates_folder(base));
     let teachers: Vec<String> = file.teachers.keys().cloned().collect();
+    let teachers_known = !hidden.doubts.cover(&KeyPath::parse("teachers"));
     let mut check = Check {
         templates: &templates,
         base,
-        teachers: &teachers,
+        teachers: teachers_known.then_some(&teachers),
         teachers_used: BTreeSet::new(),
         columns,
         problems: Vec::new(),
@@ -251,30 +329,44 @@ fn follow(
         at: KeyPath::root(),
         step: String::new(),
     };
-    let mut makers: Vec<(String, String)> = Vec::new();
+    let mut history = History::default();
+    let mut missing = Vec::new();
     for step in steps {
-        check.step.clone_from(&step.name);
-        if let Some(when) = &step.when {
-            check.at = step.at.clone();
-            check.expression("when", when);
+        let before = check.columns.clone();
+        one_step(step, &mut check);
+        let found = check.missing.drain(..).filter(|missing| !hidden.has(&missing.field, &step.at));
+        missing.extend(found.map(|missing| (history.taken(&missing.field), missing)));
+        history.add(step, &before, &check.columns);
+        if hidden.steps.contains(&step.at) {
+            let made = check.columns.iter_mut().filter(|(name, kind)| before.get(*name) != Some(&**kind));
+            made.for_each(|(_, kind)| *kind = Type::Json);
         }
-        check.at = step.at.join(step.op.name());
-        let before: BTreeSet<String> = check.columns.keys().cloned().collect();
-        step.op.operator().check(&mut check);
-        let made = check.columns.keys().filter(|name| !before.contains(*name));
-        makers.extend(made.map(|field| (field.clone(), step.name.clone())));
     }
     problems.append(&mut check.problems);
-    let Check { columns, teachers_used, files, missing, .. } = check;
-    let missing = missing.into_iter().map(|missing| missing_problem(missing, &makers)).collect();
-    Followed { columns, teachers_used, files, missing }
+    problems
+        .extend(missing.into_iter().map(|(taken, missing)| missing_problem(missing, taken, &history.made)));
+    let Check { columns, teachers_used, files, .. } = check;
+    Followed { columns, teachers_used, files, history }
 }
 
-fn missing_problem(missing: Missing, makers: &[(String, String)]) -> Problem {
+fn one_step(step: &Step, check: &mut Check<'_>) {
+    check.step.clone_from(&step.name);
+    if let Some(when) = &step.when {
+        check.at = step.at.clone();
+        check.expression("when", when);
+    }
+    check.at = step.at.join(step.op.name());
+    step.op.operator().check(check);
+}
+
+fn missing_problem(missing: Missing, taken: Option<String>, made: &[(String, String)]) -> Problem {
     let Missing { place, field, known, step } = missing;
     let problem = Problem::error(place, format!("there is no field `{field}` here"));
+    if let Some(hint) = taken {
+        return problem.hint(hint);
+    }
     let names = || known.iter().map(String::as_str);
-    match makers.iter().find(|(made, _)| *made == field) {
+    match made.iter().find(|(made, _)| *made == field) {
         Some((_, maker)) if *maker == step => {
             problem.hint("this step makes it itself; only later steps can use it")
         }
@@ -290,8 +382,8 @@ fn missing_problem(missing: Missing, makers: &[(String, String)]) -> Problem {
     }
 }
 
-fn unused_teachers(file: &PipelineFile, used: &BTreeSet<String>) -> Vec<Problem> {
-    let unused = file.teachers.keys().filter(|name| !used.contains(*name)).map(|name| {
+fn unused_teachers(file: &PipelineFile, used: impl Fn(&str) -> bool) -> Vec<Problem> {
+    let unused = file.teachers.keys().filter(|name| !used(name)).map(|name| {
         let place = Place::Key(KeyPath::parse("teachers").join(name.as_str()));
         let problem = Problem::warning(place, format!("no step asks teacher `{name}`"));
         problem.hint("remove it, or name it in a step")
@@ -299,14 +391,17 @@ fn unused_teachers(file: &PipelineFile, used: &BTreeSet<String>) -> Vec<Problem>
     unused.collect()
 }
 
-fn teachers(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
+fn teachers(file: &PipelineFile, steps: &[Step], doubts: &Doubts<'_>, problems: &mut Vec<Problem>) {
+    let place = |name: &str| KeyPath::parse("teachers").join(name);
     for (name, teacher) in &file.teachers {
-        let under = KeyPath::parse("teachers").join(name.as_str());
+        let under = place(name);
         let mut found = one_teacher(teacher);
         found.extend(budgeted(file, name, teacher, steps));
         problems.extend(found.into_iter().map(|problem| problem.below(&under)));
     }
-    limits_of_steps(file, steps, problems);
+    // What a teacher in doubt allows and costs is not known.
+    let is_clear = |step: &&Step| step.op.operator().teacher().is_none_or(|name| !doubts.touch(&place(name)));
+    steps.iter().filter(is_clear).for_each(|step| limits_of_step(file, step, problems));
 }
 
 fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
@@ -376,35 +471,28 @@ fn budgeted(file: &PipelineFile, name: &str, teacher: &TeacherFile, steps: &[Ste
     vec![Problem::error(at(""), "a budget in USD needs this teacher's price").hint(hint)]
 }
 
-/// What steps ask for against the limits of the teacher they ask.
-fn limits_of_steps(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
-    for step in steps {
-        let Some(teacher) = step.op.operator().teacher().and_then(|name| file.teachers.get(name)) else {
-            continue;
-        };
-        let under = step.at.join(step.op.name());
-        let max_tokens = step.op.operator().max_tokens();
-        if caps_something(file) && max_tokens.is_none() && teacher.recorded.is_none() {
-            let hint = "what a call may cost at worst is known only with a limit on its answer";
-            problems.push(
-                Problem::error(
-                    Place::Value(under),
-                    "a budget needs `max_tokens` in every step that asks a teacher",
-                )
-                .hint(hint),
-            );
-            continue;
-        }
-        let Some(max_tokens) = max_tokens.map(u64::from) else { continue };
-        if let Some(limit) = teacher.limits.tokens_per_minute.filter(|limit| max_tokens > *limit) {
-            let message = format!(
-                "`max_tokens` is over the teacher's {limit} tokens per minute: no call could ever be sent"
-            );
-            let problem = Problem::error(Place::Value(under.join("max_tokens")), message);
-            problems.push(problem.hint("lower `max_tokens`, or correct the teacher's `limits`"));
-        }
-        problems.extend(over_budget(file, teacher, max_tokens, &under));
+/// What a step asks for against the limits of the teacher it asks.
+fn limits_of_step(file: &PipelineFile, step: &Step, problems: &mut Vec<Problem>) {
+    let Some(teacher) = step.op.operator().teacher().and_then(|name| file.teachers.get(name)) else {
+        return;
+    };
+    let under = step.at.join(step.op.name());
+    let max_tokens = step.op.operator().max_tokens();
+    if caps_something(file) && max_tokens.is_none() && teacher.recorded.is_none() {
+        let message = "a budget needs `max_tokens` in every step that asks a teacher";
+        let hint = "what a call may cost at worst is known only with a limit on its answer";
+        problems.push(Problem::error(Place::Value(under), message).hint(hint));
+        return;
     }
+    let Some(max_tokens) = max_tokens.map(u64::from) else { return };
+    if let Some(limit) = teacher.limits.tokens_per_minute.filter(|limit| max_tokens > *limit) {
+        let message = format!(
+            "`max_tokens` is over the teacher's {limit} tokens per minute: no call could ever be sent"
+        );
+        let problem = Problem::error(Place::Value(under.join("max_tokens")), message);
+        problems.push(problem.hint("lower `max_tokens`, or correct the teacher's `limits`"));
+    }
+    problems.extend(over_budget(file, teacher, max_tokens, &under));
 }
 
 /// A budget that not even one call's answer fits in.
@@ -428,8 +516,14 @@ fn over_budget(
     )
 }
 
-/// The dataset's columns; `are_known` where no problem hides some.
-fn save(file: &PipelineFile, columns: Columns, are_known: bool, problems: &mut Vec<Problem>) -> Columns {
+/// The dataset's columns.
+fn save(
+    file: &PipelineFile,
+    columns: Columns,
+    hidden: &Hidden<'_>,
+    history: &History,
+    problems: &mut Vec<Problem>,
+) -> Columns {
     if file.save.parquet.trim().is_empty() {
         problems.push(Problem::error(at("save.parquet"), "the dataset needs a folder"));
     }
@@ -446,10 +540,11 @@ fn save(file: &PipelineFile, columns: Columns, are_known: bool, problems: &mut V
                     problems.push(Problem::error(place, format!("`{name}` is listed twice")));
                 }
             }
-            None if !are_known => {}
+            None if hidden.has_at_end(name) => {}
             None => {
                 let mut problem = Problem::error(place, format!("there is no field `{name}` at the end"));
-                problem.hint = name_hint(name, columns.keys().map(String::as_str));
+                let near = || name_hint(name, columns.keys().map(String::as_str));
+                problem.hint = history.taken(name).or_else(near);
                 problems.push(problem);
             }
         }
@@ -477,7 +572,14 @@ fn target(file: &PipelineFile, base: &Path, problems: &mut Vec<Problem>) {
     }
 }
 
-fn tests(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
+/// Tests speak of steps; `may_be_step` says of a name whether a step that is not clear may have it.
+fn tests(
+    file: &PipelineFile,
+    steps: &[Step],
+    may_be_step: impl Fn(&str) -> bool,
+    problems: &mut Vec<Problem>,
+) {
+    let is_step = |name: &str| steps.iter().any(|step| step.name == name) || may_be_step(name);
     let mut names = BTreeSet::new();
     for (index, test) in file.tests.iter().enumerate() {
         let under = KeyPath::parse("tests").join(index);
@@ -486,7 +588,7 @@ fn tests(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
             problems.push(Problem::error(place, format!("two tests are called `{}`", test.name)));
         }
         for step in test.replies.keys() {
-            if !steps.iter().any(|known| known.name == *step) {
+            if !is_step(step) {
                 let place = Place::Key(under.join("replies").join(step.as_str()));
                 let mut problem = Problem::error(place, format!("there is no step `{step}`"));
                 problem.hint = name_hint(step, steps.iter().map(|step| step.name.as_str()));
@@ -494,8 +596,7 @@ fn tests(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
             }
         }
         for (row, expected) in test.rejected.iter().flatten().enumerate() {
-            let step = expected.step.as_ref().filter(|step| !steps.iter().any(|known| known.name == **step));
-            if let Some(step) = step {
+            if let Some(step) = expected.step.as_ref().filter(|step| !is_step(step)) {
                 let place = Place::Value(under.join("rejected").join(row).join("step"));
                 let mut problem = Problem::error(place, format!("there is no step `{step}`"));
                 problem.hint = name_hint(step, steps.iter().map(|step| step.name.as_str()));

@@ -3,8 +3,9 @@
 //! serde stops at the first error. So this reads in passes: a pass that fails says where; the value
 //! there is replaced by a stand-in (or left out, if that fails too) and the next pass goes on behind
 //! it. Keys that a struct does not know are noted and skipped. What follows only from an earlier
-//! problem is not reported. No pass ever hands a stand-in out: with a problem there is no value. A
-//! type that refuses any stand-in, and is required, may hide other missing keys beside it for once.
+//! problem is not reported. The value of the last pass is handed out with the paths of what is not in it
+//! as it was written, so that a check can go on; it is good for nothing else. A type that refuses any
+//! stand-in, and is required, may hide other missing keys beside it for once.
 //!
 //! For whoever derives `Deserialize`: avoid `flatten`, `untagged` and `tag`, since serde buffers
 //! these and places are lost (only that of the whole value remains); `deny_unknown_fields` is
@@ -27,15 +28,26 @@ use crate::problem::{KeyPath, Place, Problem, did_you_mean, name_hint};
 /// A problem takes up to three passes, and its parents may take two each.
 const PASSES_MAX: usize = 4 * PROBLEMS_MAX;
 
-/// Reads `node`, which is at `at` in its file, as a `T`. There is a value only without problems.
-pub fn decode<T: DeserializeOwned>(node: &Node, at: &KeyPath) -> (Option<T>, Vec<Problem>) {
+/// What was read of a node.
+#[derive(Debug, PartialEq)]
+pub struct Decoded<T> {
+    /// The value; with stand-ins in it where there are `doubts`. Nothing where none would do.
+    pub value: Option<T>,
+    pub problems: Vec<Problem>,
+    /// The paths of what was not read as it was written: one at least for every problem.
+    pub doubts: Vec<KeyPath>,
+}
+
+/// Reads `node`, which is at `at` in its file, as a `T`.
+pub fn decode<T: DeserializeOwned>(node: &Node, at: &KeyPath) -> Decoded<T> {
     let notes = Notes::default();
     let spot = Spot::root(at);
     for _ in 0..PASSES_MAX {
         match notes.read(PhantomData::<T>, node, spot) {
             Ok(value) => {
-                let problems = notes.problems.into_inner();
-                return (problems.is_empty().then_some(value), problems);
+                let Notes { problems, doubts, .. } = notes;
+                let (problems, doubts) = (problems.into_inner(), doubts.into_inner());
+                return Decoded { value: Some(value), problems, doubts };
             }
             Err(error) => {
                 let goes_on = notes.learn(node, at, error);
@@ -49,13 +61,14 @@ pub fn decode<T: DeserializeOwned>(node: &Node, at: &KeyPath) -> (Option<T>, Vec
     if problems.is_empty() {
         problems.push(Problem::error(Place::Value(at.clone()), format!("{} cannot be read", name_at(at))));
     }
-    (None, problems)
+    Decoded { value: None, problems, doubts: vec![at.clone()] }
 }
 
 /// What is remembered from pass to pass. Nodes are known by their address: the tree stands still.
 #[derive(Default)]
 pub(super) struct Notes {
     problems: RefCell<Vec<Problem>>,
+    doubts: RefCell<Vec<KeyPath>>,
     /// What became of the nodes that had a problem.
     replaced: RefCell<HashMap<usize, Replaced>>,
     /// Keys that were missing: their maps get a stand-in for them.
@@ -97,6 +110,10 @@ impl Notes {
         result.map_err(|error| error.at(spot, Part::Value))
     }
 
+    fn doubt(&self, path: KeyPath) {
+        self.doubts.borrow_mut().push(path);
+    }
+
     fn report(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
     }
@@ -117,11 +134,12 @@ impl Notes {
                 }
                 kind => worded(&kind, node, &path),
             };
+            self.doubt(path.clone());
             self.report(Problem { place: Place::Key(path), ..problem });
             return self.leave_out(node);
         }
         match kind {
-            Kind::Missing(key) => self.learn_missing(root, &inner, node, &path, key),
+            Kind::Missing(key) => self.learn_missing(root, at, &inner, key),
             Kind::UnknownKey { key, known } if node.entry(&key).is_some() => {
                 self.unknown_key(node, &path, &key, known);
                 node.entry(&key).is_some_and(|(_, child)| self.leave_out(child))
@@ -130,17 +148,20 @@ impl Notes {
                 if !self.is_altered(node) {
                     self.report(worded(&kind, node, &path));
                 }
-                self.replace(root, &inner)
+                self.replace(root, at, &inner)
             }
         }
     }
 
-    fn learn_missing(&self, root: &Node, inner: &KeyPath, node: &Node, path: &KeyPath, key: &str) -> bool {
+    fn learn_missing(&self, root: &Node, at: &KeyPath, inner: &KeyPath, key: &str) -> bool {
+        let Some(node) = root.get(inner) else { return false };
+        let path = &at.extend(inner);
         let slot = (address(node), key.to_owned());
         let is_meant = self.meant.borrow().contains(&slot);
         if node.entry(key).is_some() || !self.filled.borrow_mut().insert(slot) {
-            return self.replace(root, inner);
+            return self.replace(root, at, inner);
         }
+        self.doubt(path.join(key));
         if !is_meant {
             let known = self.known.borrow().get(&address(node)).copied().unwrap_or_default();
             let mut problem = Problem::error(Place::Key(path.clone()), format!("missing key `{key}`"));
@@ -157,15 +178,20 @@ impl Notes {
 
     /// Puts a stand-in where a node is; where one is already, nothing; where that has not helped
     /// either, the same for the node above it.
-    fn replace(&self, root: &Node, inner: &KeyPath) -> bool {
+    fn replace(&self, root: &Node, at: &KeyPath, inner: &KeyPath) -> bool {
         for depth in (0..=inner.0.len()).rev() {
-            let Some(node) = root.get(&KeyPath(inner.0[..depth].to_vec())) else { continue };
+            let here = KeyPath(inner.0[..depth].to_vec());
+            let Some(node) = root.get(&here) else { continue };
             let next = match self.replaced(node) {
                 None => Replaced::ByStandIn,
                 Some(Replaced::ByStandIn) if depth > 0 => Replaced::ByNothing,
                 Some(_) => continue,
             };
             self.replaced.borrow_mut().insert(address(node), next);
+            // What is left out moves those behind it up: then all of the list is in doubt.
+            let in_doubt =
+                if next == Replaced::ByNothing { KeyPath(inner.0[..depth - 1].to_vec()) } else { here };
+            self.doubt(at.extend(&in_doubt));
             return true;
         }
         false
@@ -187,7 +213,9 @@ impl Notes {
         if !self.unknown.borrow_mut().insert(address(child)) {
             return;
         }
+        self.doubt(path.join(key));
         if let Some(meant) = did_you_mean(key, known.iter().copied()) {
+            self.doubt(path.join(meant));
             self.meant.borrow_mut().insert((address(map), meant.to_owned()));
         }
         let message = format!("`{}` is not a key of {}", shown(key), name_at(path));
@@ -209,14 +237,19 @@ mod tests {
     #[track_caller]
     fn check<T: DeserializeOwned>(file: &str, expected: &[&str]) {
         let root = yaml::parse(file).0.expect("it parses");
-        let (value, problems) = decode::<T>(&root, &KeyPath::parse("at"));
+        let Decoded { problems, doubts, .. } = decode::<T>(&root, &KeyPath::parse("at"));
         let shown = |problem: &Problem| match &problem.place {
             Place::Value(path) => format!("{path}: {}", problem.message),
             Place::Key(path) => format!("key {path}: {}", problem.message),
             place => panic!("decoding knows no {place:?}"),
         };
         assert_eq!(problems.iter().map(shown).collect::<Vec<_>>(), expected);
-        assert_eq!(value.is_some(), expected.is_empty());
+        for problem in &problems {
+            let (Place::Value(path) | Place::Key(path)) = &problem.place else { continue };
+            let near = |doubt: &KeyPath| doubt.0.starts_with(&path.0) || path.0.starts_with(&doubt.0);
+            assert!(doubts.iter().any(near), "no doubt about {path}");
+        }
+        assert_eq!(doubts.is_empty(), expected.is_empty());
     }
 
     #[derive(Deserialize)]
@@ -290,7 +323,7 @@ mod tests {
     fn there_is_an_end_to_problems() {
         let file = "- x\n".repeat(3 * PROBLEMS_MAX);
         let root = yaml::parse(&file).0.expect("it parses");
-        assert_eq!(decode::<Vec<u8>>(&root, &KeyPath::root()).1.len(), PROBLEMS_MAX);
+        assert_eq!(decode::<Vec<u8>>(&root, &KeyPath::root()).problems.len(), PROBLEMS_MAX);
     }
 
     #[test]
@@ -298,7 +331,8 @@ mod tests {
         let file = "{ a: [1, -2, 1.5, true, ~, 'x', 2M, 012], b: { c: 18446744073709551615 } }";
         let root = yaml::parse(file).0.expect("it parses");
         let expected = json!({ "a": [1, -2, 1.5, true, null, "x", "2M", "012"], "b": { "c": u64::MAX } });
-        assert_eq!(decode::<Value>(&root, &KeyPath::root()), (Some(expected), Vec::new()));
+        let expected = Decoded { value: Some(expected), problems: Vec::new(), doubts: Vec::new() };
+        assert_eq!(decode::<Value>(&root, &KeyPath::root()), expected);
         check::<Value>(
             "a: 18446744073709551616",
             &["at.a: `a` must be a number of at most 64 bits, not the number `18446744073709551616`"],

@@ -1,11 +1,13 @@
 //! The pipeline file: from its bytes to typed structs, with every problem found on the way.
 //!
 //! `yaml` turns text into a tree of `node`s that know where they were written, `set` lays `--set`
-//! values over it, `decode` turns it into any serde type, and `render` shows problems in the file's
+//! values over it, `decode` turns it into any serde type, `check` looks at what it says (`doubt` has what
+//! could not be read), and `render` shows problems in the file's
 //! own lines. Nothing here opens files, reads the environment, prints or starts anything.
 
 pub mod check;
 pub mod decode;
+pub mod doubt;
 mod fault;
 pub mod file;
 #[cfg(test)]

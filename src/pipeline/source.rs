@@ -11,28 +11,36 @@ use crate::axes::{self, SampleFile};
 use crate::data::read::{FileSource, Format, ReadError, ReadOptions, find_files};
 use crate::kit::{Columns, RESERVED_PREFIX};
 use crate::ops::load_axes;
+use crate::pipeline::doubt::Doubts;
 use crate::pipeline::file::{FilesFile, SourceFile};
 use crate::problem::{KeyPath, Place, Problem, Severity, name_hint};
 use crate::row::{Type, Value};
 
 /// Checks a source. Returns the columns of its rows, `None` when a problem hides them.
-pub fn check_source(source: &SourceFile, base: &Path, problems: &mut Vec<Problem>) -> Option<Columns> {
+pub fn check_source(
+    source: &SourceFile,
+    doubts: &Doubts<'_>,
+    base: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<Columns> {
     let given = [
         ("rows", source.rows.is_some()),
         ("files", source.files.is_some()),
         ("sample", source.sample.is_some()),
     ];
     let given: Vec<&str> = given.iter().filter(|(_, given)| *given).map(|(key, _)| *key).collect();
-    let before = problems.len();
+    // How to read files and axes is not known where something about it could not be read.
+    let is_clear = !doubts.touch(&KeyPath::parse("source"));
     let columns = match (given.as_slice(), &source.rows, &source.files, &source.sample) {
         ([_], Some(rows), ..) => {
             if rows.is_empty() {
                 problems.push(Problem::error(at("source.rows"), "the source has no rows"));
             }
-            types_of(rows)
+            Some(types_of(rows)).filter(|_| !rows.is_empty())
         }
-        ([_], _, Some(files), _) => files_columns(files, base, problems),
-        ([_], _, _, Some(sample)) => sample_columns(sample, base, problems),
+        ([_], _, Some(files), _) if is_clear => files_columns(files, base, problems),
+        ([_], _, Some(_), _) => None,
+        ([_], _, _, Some(sample)) => Some(sample_columns(sample, is_clear, base, problems)),
         (given, ..) => {
             let message = match given {
                 [] => "the source gives no rows".to_owned(),
@@ -40,16 +48,19 @@ pub fn check_source(source: &SourceFile, base: &Path, problems: &mut Vec<Problem
             };
             problems
                 .push(Problem::error(at("source"), message).hint("give one of `rows`, `files`, `sample`"));
-            Columns::new()
+            None
         }
     };
-    for name in columns.keys().filter(|name| name.starts_with(RESERVED_PREFIX)) {
+    let columns = columns.map(|mut columns: Columns| {
+        columns.values_mut().filter(|_| !is_clear).for_each(|kind| *kind = Type::Json);
+        columns
+    });
+    for name in columns.iter().flat_map(Columns::keys).filter(|name| name.starts_with(RESERVED_PREFIX)) {
         let message = format!("the source has a field `{name}`, and such names are reserved");
         let hint = format!("names in `{RESERVED_PREFIX}…` are textmill's own columns; rename the field");
         problems.push(Problem::error(place_of_field(source, name), message).hint(hint));
     }
-    let sound = problems[before..].iter().all(|problem| problem.severity != Severity::Error);
-    sound.then_some(columns)
+    columns
 }
 
 fn at(path: &str) -> Place {
@@ -65,7 +76,7 @@ fn place_of_field(source: &SourceFile, name: &str) -> Place {
     }
 }
 
-fn files_columns(files: &FilesFile, base: &Path, problems: &mut Vec<Problem>) -> Columns {
+fn files_columns(files: &FilesFile, base: &Path, problems: &mut Vec<Problem>) -> Option<Columns> {
     let looked = open_files(files, base).and_then(|source| {
         let columns = source.columns()?;
         let first = source.rows().next().transpose()?;
@@ -75,7 +86,7 @@ fn files_columns(files: &FilesFile, base: &Path, problems: &mut Vec<Problem>) ->
         Ok(looked) => looked,
         Err(error) => {
             problems.push(read_problem(error));
-            return Columns::new();
+            return None;
         }
     };
     if is_empty {
@@ -87,8 +98,10 @@ fn files_columns(files: &FilesFile, base: &Path, problems: &mut Vec<Problem>) ->
         problem.hint = name_hint(id, columns.keys().map(String::as_str));
         problems.push(problem);
     }
-    problems.extend(one_column(files, &columns));
-    columns
+    let misread = one_column(files, &columns);
+    let is_known = misread.is_none() && !is_empty;
+    problems.extend(misread);
+    is_known.then_some(columns)
 }
 
 /// A CSV file that is read with the wrong separator has one column with all names in it.
@@ -114,10 +127,10 @@ fn read_problem(error: ReadError) -> Problem {
     Problem { hint: error.hint, ..problem }
 }
 
-fn sample_columns(sample: &SampleFile, base: &Path, problems: &mut Vec<Problem>) -> Columns {
+fn sample_columns(sample: &SampleFile, is_clear: bool, base: &Path, problems: &mut Vec<Problem>) -> Columns {
     let (columns, mut found) = axes::check_sample(sample, base);
     // What is in the files of axes is looked at once the axes themselves are sound.
-    if found.iter().all(|problem| problem.severity != Severity::Error) {
+    if is_clear && found.iter().all(|problem| problem.severity != Severity::Error) {
         match load_axes(&sample.draw, base) {
             Ok(axes) => found.extend(axes.check_rows(sample)),
             Err(more) => {

@@ -3,7 +3,11 @@
 #![expect(dead_code, reason = "the structs are only there to be read into")]
 
 use super::render::{SourceMap, render};
-use super::{decode::decode, set::apply_set, yaml};
+use super::{
+    decode::{Decoded, decode},
+    set::apply_set,
+    yaml,
+};
 use crate::problem::{KeyPath, Place, Problem};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -75,8 +79,9 @@ pub(super) fn shown(bytes: &[u8], sets: &[&str], more: &[Problem]) -> String {
     if let Some(root) = &mut root {
         let set = |(index, argument): (usize, &&str)| apply_set(root, argument, index).err();
         problems.extend(sets.iter().enumerate().filter_map(set).map(|problem| *problem));
-        let (file, found) = decode::<File>(root, &KeyPath::root());
-        assert_eq!(file.is_none(), !found.is_empty(), "there is a value or there are problems");
+        let Decoded { value, problems: found, doubts } = decode::<File>(root, &KeyPath::root());
+        assert_eq!(doubts.is_empty(), found.is_empty(), "there are doubts where there are problems");
+        assert!(value.is_some() || !found.is_empty(), "there is a value or there are problems");
         problems.extend(found);
     }
     problems.extend_from_slice(more);

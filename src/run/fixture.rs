@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::pipeline::check::{self, Pipeline};
+use crate::pipeline::doubt::Doubts;
 use crate::pipeline::file::PipelineFile;
 use crate::pipeline::{decode, yaml};
 use crate::problem::KeyPath;
@@ -14,7 +15,8 @@ pub fn pipeline(rest: &str) -> Pipeline {
          \x20   price: {{ input: 1, output: 2 }}\nsave: {{ parquet: out }}\n{rest}"
     );
     let root = yaml::load(text.as_bytes()).root.expect("it parses");
-    let (file, problems) = decode::decode::<PipelineFile>(&root, &KeyPath::root());
-    let (pipeline, more) = check::check(file.unwrap_or_else(|| panic!("{problems:?}")), Path::new("."));
+    let read = decode::decode::<PipelineFile>(&root, &KeyPath::root());
+    assert!(read.problems.is_empty(), "{:?}", read.problems);
+    let (pipeline, more) = check::check(read.value.unwrap(), &Doubts::default(), Path::new("."));
     pipeline.unwrap_or_else(|| panic!("{more:?}"))
 }
