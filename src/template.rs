@@ -195,9 +195,12 @@ impl Templates {
     pub fn expression(&self, source: &str) -> Result<Expression, TemplateError> {
         // The environment is only read here; it lives as long as the expression does.
         let env: &'static Environment<'static> = shared_expression_environment();
-        let compiled = env
-            .compile_expression_owned(source.to_owned())
-            .map_err(|error| located(&error, Some((source, None))))?;
+        let compiled = env.compile_expression_owned(source.to_owned()).map_err(|error| {
+            let error = located(&error, Some((source, None)));
+            let in_braces = source.contains("{{") || source.contains("{%");
+            let hint = in_braces.then(|| "an expression is written without braces".to_owned());
+            TemplateError { hint: hint.or(error.hint), ..error }
+        })?;
         known_words(env, source, None, true)?;
         let mut names = Names::default();
         names.add(env, compiled.undeclared_variables(false), compiled.undeclared_variables(true));
@@ -445,7 +448,7 @@ fn includes(text: &str) -> Vec<(String, Range<usize>)> {
 /// Names that are cut by a slice, `text[:500]` or `(text | lower)[:60]`, and not bound in the template
 /// itself: `undeclared_variables` of minijinja 3.1 does not look inside a slice.
 fn sliced(text: &str) -> HashSet<String> {
-    const CUT: &str = r"(?:^|[^\w.])([A-Za-z_]\w*)(?:\.\w+)*(?:\s*\|[^()\[\]]*\))?\s*\[[^\[\]]*:";
+    const CUT: &str = r"(?:^|[^\w.])([^\W\d]\w*)(?:\.\w+)*(?:\s*\|[^()\[\]]*\))?\s*\[[^\[\]]*:";
     const BOUND: &str = r"(?:\bfor\s+(\w+)(?:\s*,\s*(\w+))?\s+in\b|\bset\s+(\w+)\b)";
     static PATTERNS: std::sync::LazyLock<Option<(regex::Regex, regex::Regex)>> =
         std::sync::LazyLock::new(|| Some((regex::Regex::new(CUT).ok()?, regex::Regex::new(BOUND).ok()?)));
@@ -493,7 +496,8 @@ fn located(error: &minijinja::Error, source: Option<(&str, Option<&Path>)>) -> T
 fn syntax_hint(message: &str, rest: &str) -> Option<String> {
     let hint = match rest.chars().next() {
         _ if message.contains("expected end of block") => "is an `{% endif %}` or `{% endfor %}` missing?",
-        Some('=') => "write `==` to compare",
+        _ if message.contains("unexpected end of input") => "something is missing at the end",
+        Some('=') if !rest.starts_with("==") => "write `==` to compare",
         Some('&') => "write `and`",
         Some('|') if rest.starts_with("||") => "write `or`",
         _ => return None,
@@ -532,6 +536,30 @@ mod tests {
             json!({}),
             Err("the template runs too long"),
         );
+    }
+
+    #[test]
+    fn names_need_not_be_ascii() {
+        check("{{ 日本 }}, {{ größe[:1] }}", json!({"日本": "a", "größe": "bc"}), Ok("a, b"));
+        let expression = Templates::new(Path::new("nowhere")).expression("größe > 1").unwrap();
+        let place = expression.place_of("größe").unwrap();
+        assert_eq!((place.range, place.column), (0..7, 1));
+    }
+
+    /// Checks the hint for an expression that does not compile.
+    fn check_hint(source: &str, expected: Option<&str>) {
+        let error = Templates::new(Path::new("nowhere")).expression(source).err().unwrap();
+        assert_eq!(error.hint.as_deref(), expected, "{source}: {}", error.message);
+    }
+
+    #[test]
+    fn hints_say_what_was_meant() {
+        check_hint("{{ id > 1 }}", Some("an expression is written without braces"));
+        check_hint("{% if id %}", Some("an expression is written without braces"));
+        check_hint("a = 1", Some("write `==` to compare"));
+        check_hint("a.b ==", Some("something is missing at the end"));
+        check_hint("a == == b", None);
+        check_hint("a && b", Some("write `and`"));
     }
 
     #[test]
