@@ -134,9 +134,10 @@ impl Problem {
     }
 }
 
-/// A path as people write it, without a `./` in front.
+/// A path as people write it, without a `./` in front; the folder `.` itself stays.
 pub fn shown_path(path: &Path) -> Display<'_> {
-    path.strip_prefix(".").unwrap_or(path).display()
+    let plain = path.strip_prefix(".").ok().filter(|plain| !plain.as_os_str().is_empty());
+    plain.unwrap_or(path).display()
 }
 
 /// The candidate that `word` was most likely meant to be, if one is near enough.

@@ -10,9 +10,9 @@ use crate::axes::check::{few_cells, few_values, order};
 use crate::axes::file::{AxisFile, DrawFile, SampleFile};
 use crate::axes::kind::{Columns, Kind, Pick, kind, made, too_few};
 use crate::axes::pool::{Pool, deduplicated, text_of};
-use crate::axes::{Axes, Axis, Spec};
+use crate::axes::{Axes, Axis, Spec, no_case};
 use crate::problem::{KeyPath, Place, Problem};
-use crate::row::Value;
+use crate::row::{Fields, Value};
 
 /// Reads values of a file, given its path as the pipeline file has it and the columns wanted. Returns one
 /// list a line of the file, with a value for each column (null where there is none); without columns, the
@@ -56,7 +56,38 @@ impl Axes {
             };
         }
         let few = |axis: &Axis| few_values(sample, &axis.name, axis.spec.once()?);
-        self.axes.iter().filter_map(few).collect()
+        let few = self.axes.iter().filter_map(few);
+        few.chain(self.axes.iter().filter_map(|axis| self.missing_case(axis))).collect()
+    }
+
+    /// A value of another axis for which this one has nothing to draw. Seen only where that axis draws
+    /// from a list or a file whatever else is drawn; for the rest a row has to be drawn.
+    fn missing_case(&self, axis: &Axis) -> Option<Problem> {
+        let Spec::Given { fields, cases, other: None } = &axis.spec else { return None };
+        let makes = |maker: &&Axis| fields.iter().all(|field| maker.made.fields.contains(field));
+        let maker = self.axes.iter().find(makes)?;
+        let Spec::Pool { pool, count: None, not } = &maker.spec else { return None };
+        if !not.is_empty() {
+            return None;
+        }
+        let key = |value: &Value| -> Vec<String> {
+            let mut drawn = Fields::new();
+            maker.put(value.clone(), &mut drawn);
+            fields
+                .iter()
+                .filter_map(|field| drawn.get(field))
+                .map(|value| text_of(value).into_owned())
+                .collect()
+        };
+        let missing = pool.possible().map(key).find(|key| !cases.contains_key(key))?;
+        let error = no_case(&axis.name, fields, &missing);
+        let place = KeyPath::parse("draw").join(axis.name.as_str());
+        Some(Problem::error(Place::Value(place), error.to_string()))
+    }
+
+    /// Whether a row may be one that an axis has nothing to draw for.
+    pub fn may_miss(&self) -> bool {
+        self.axes.iter().any(|axis| axis.spec.may_miss())
     }
 
     /// How many rows a `sample:` source draws at most: its own cap, and where a grid or the values

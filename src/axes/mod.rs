@@ -194,6 +194,17 @@ impl Spec {
         }
     }
 
+    /// Whether it may have nothing to draw, as other fields are.
+    fn may_miss(&self) -> bool {
+        match self {
+            Spec::Given { cases, other, .. } => {
+                other.as_ref().is_none_or(|other| other.may_miss()) || cases.values().any(Spec::may_miss)
+            }
+            Spec::Pool { not, .. } => !not.is_empty(),
+            Spec::Once(_) | Spec::Between(_) | Spec::Some { .. } | Spec::Chance(_) => false,
+        }
+    }
+
     /// How many values there are to draw without replacement.
     fn once(&self) -> Option<u64> {
         match self {
@@ -270,7 +281,7 @@ impl<'a> Drawing<'a> {
                     .collect::<Result<_, _>>()?;
                 match cases.get(&key).or(other.as_deref()) {
                     Some(spec) => self.value(spec)?,
-                    None => return Err(self.no_case(fields, &key)),
+                    None => return Err(no_case(&self.axis.name, fields, &key)),
                 }
             }
         })
@@ -311,16 +322,17 @@ impl<'a> Drawing<'a> {
     fn too_few(&self, wanted: u64, left: u64) -> DrawError {
         DrawError::TooFew { axis: self.axis.name.clone(), wanted, left }
     }
+}
 
-    fn no_case(&self, fields: &[String], key: &[String]) -> DrawError {
-        const SHOWN_CHARS_MAX: usize = 80;
-        let one = |(field, value): (&String, &String)| {
-            let shown: String = value.chars().take(SHOWN_CHARS_MAX).collect();
-            format!("`{field}` is `{shown}`")
-        };
-        let when: Vec<String> = fields.iter().zip(key).map(one).collect();
-        DrawError::NoCase { axis: self.axis.name.clone(), when: when.join(" and ") }
-    }
+/// The error of an axis that has nothing to draw for these values of the fields it depends on.
+fn no_case(axis: &str, fields: &[String], key: &[String]) -> DrawError {
+    const SHOWN_CHARS_MAX: usize = 80;
+    let one = |(field, value): (&String, &String)| {
+        let shown: String = value.chars().take(SHOWN_CHARS_MAX).collect();
+        format!("`{field}` is `{shown}`")
+    };
+    let when: Vec<String> = fields.iter().zip(key).map(one).collect();
+    DrawError::NoCase { axis: axis.to_owned(), when: when.join(" and ") }
 }
 
 #[cfg(test)]

@@ -56,6 +56,12 @@ impl Pool {
         &self.values
     }
 
+    /// The values that can come.
+    pub(super) fn possible(&self) -> impl Iterator<Item = &Value> {
+        let weights = self.weights.iter().copied().chain(std::iter::repeat(1.0));
+        self.values.iter().zip(weights).filter(|(_, weight)| *weight > 0.0).map(|(value, _)| value)
+    }
+
     pub(super) fn is_even(&self) -> bool {
         self.weights.is_empty()
     }

@@ -420,16 +420,6 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
     if teacher.attempts == 0 {
         error("attempts", "`attempts` must be at least 1");
     }
-    let limits = &teacher.limits;
-    for (path, limit) in [
-        ("limits.requests_per_minute", limits.requests_per_minute),
-        ("limits.tokens_per_minute", limits.tokens_per_minute),
-        ("limits.in_flight", limits.in_flight.map(u64::from)),
-    ] {
-        if limit == Some(0) {
-            error(path, "a limit of 0 lets nothing through");
-        }
-    }
     if let Some(price) = &teacher.price {
         let prices = [
             ("price.input", Some(price.input)),

@@ -2,11 +2,13 @@
 //!
 //! Nothing is checked here beyond types; nothing is opened. Doc comments are what editors show.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::{Error, Unexpected};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::axes::SampleFile;
@@ -130,11 +132,27 @@ pub struct RecordedFile {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "limits", deny_unknown_fields)]
 pub struct LimitsFile {
+    #[serde(default, deserialize_with = "at_least_1")]
+    #[schemars(with = "Option<NonZeroU64>")]
     pub requests_per_minute: Option<u64>,
     /// Input and output tokens together.
+    #[serde(default, deserialize_with = "at_least_1")]
+    #[schemars(with = "Option<NonZeroU64>")]
     pub tokens_per_minute: Option<u64>,
     /// Calls under way at once: 64 by default.
+    #[serde(default, deserialize_with = "at_least_1")]
+    #[schemars(with = "Option<NonZeroU32>")]
     pub in_flight: Option<u32>,
+}
+
+/// A limit of 0 would let nothing through.
+fn at_least_1<'de, D: Deserializer<'de>, N: TryFrom<i64>>(deserializer: D) -> Result<Option<N>, D::Error> {
+    let Some(number) = Option::<i64>::deserialize(deserializer)? else { return Ok(None) };
+    let wrong = |wanted: &str| D::Error::invalid_value(Unexpected::Signed(number), &wanted);
+    if number < 1 {
+        return Err(wrong("at least 1"));
+    }
+    N::try_from(number).map(Some).map_err(|_| wrong("a smaller number"))
 }
 
 /// Prices in US dollars per million tokens.
@@ -194,6 +212,9 @@ pub struct FilesFile {
     pub path: String,
     /// The format, where the file's name does not tell.
     pub format: Option<Format>,
+    /// The columns to read: all by default. Of the others nothing is read, so that what is in them cannot
+    /// stop a run.
+    pub columns: Option<Vec<String>>,
     /// A column whose values name the rows: then a line inserted in a file shifts nothing.
     pub id: Option<String>,
     /// The character between the columns of a CSV file: `,` by default.

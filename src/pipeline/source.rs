@@ -98,10 +98,30 @@ fn files_columns(files: &FilesFile, base: &Path, problems: &mut Vec<Problem>) ->
         problem.hint = name_hint(id, columns.keys().map(String::as_str));
         problems.push(problem);
     }
+    problems.extend(unknown_columns(files, &columns, base));
     let misread = one_column(files, &columns);
     let is_known = misread.is_none() && !is_empty;
     problems.extend(misread);
     is_known.then_some(columns)
+}
+
+/// Columns to read that no file has.
+fn unknown_columns(files: &FilesFile, found: &Columns, base: &Path) -> Vec<Problem> {
+    let wanted = files.columns.iter().flatten().enumerate();
+    let unknown: Vec<(usize, &String)> = wanted.filter(|(_, name)| !found.contains_key(*name)).collect();
+    if unknown.is_empty() {
+        return Vec::new();
+    }
+    // What else there is, for the hint; where that cannot be read either, there is none.
+    let all = FilesFile { columns: None, ..files.clone() };
+    let all = open_files(&all, base).and_then(|source| source.columns()).unwrap_or_default();
+    let problem = |(index, name): (usize, &String)| {
+        let place = Place::Value(KeyPath::parse("source.files.columns").join(index));
+        let mut problem = Problem::error(place, format!("the files have no column `{name}`"));
+        problem.hint = name_hint(name, all.iter().map(|(name, _)| name.as_str()));
+        problem
+    };
+    unknown.into_iter().map(problem).collect()
 }
 
 /// A CSV file that is read with the wrong separator has one column with all names in it.
@@ -149,6 +169,7 @@ pub fn open_files(files: &FilesFile, base: &Path) -> Result<FileSource, ReadErro
     let paths = find_files(base, &files.path)?;
     let defaults = ReadOptions::default();
     let options = ReadOptions {
+        columns: files.columns.clone(),
         delimiter: files.delimiter,
         text_unit: files.text.unwrap_or_default(),
         text_field: files.into.clone().unwrap_or(defaults.text_field.clone()),

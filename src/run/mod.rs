@@ -234,6 +234,7 @@ impl Run {
     async fn drive(&self, started_unix_ms: i64) -> Result<(Finish, Option<Published>), RunError> {
         let stages = Arc::new(self.stages()?);
         let rows = source::open(&self.pipeline, &self.options).map_err(RunError::Problems)?;
+        let rows = source::scrubbed(rows, Arc::clone(&self.teachers.secrets));
         let source = source::feed(rows, self.options.rows);
         self.count_rows();
         let output = output::Output::create(&self.pipeline, &self.options, &self.folder, &self.store)?;

@@ -15,9 +15,13 @@ use crate::pipeline::source::open_files;
 use crate::problem::{KeyPath, Place, Problem};
 use crate::row::{Fields, Row, RowId, Value};
 use crate::run::Options;
+use crate::teacher::secret::Secrets;
 
 /// Rows read ahead of the engine.
 const READ_AHEAD: usize = 256;
+
+/// Sampled rows that are drawn before the first call to see that they can be: a second or so.
+const LOOKED_AT_MAX: u64 = 200_000;
 
 /// Source rows in ascending ordinals.
 pub type Rows = Box<dyn Iterator<Item = SourceItem> + Send>;
@@ -38,8 +42,9 @@ pub fn open(pipeline: &Pipeline, options: &Options) -> Result<Rows, Vec<Problem>
         return Err(below("source.sample", found));
     }
     let rows = axes.rows_to_try(sample).unwrap_or(0);
+    let may_miss = axes.may_miss();
     let (seed, epoch, grid) = (pipeline.file.seed, options.epoch.clone(), sample.grid);
-    let draw = move |ordinal: u64| {
+    let draw = move |ordinal: u64| -> SourceItem {
         let id = RowId::root(ordinal);
         let row = id.to_string();
         let at = DrawAt { seed, epoch: &epoch, step: "", ordinal, row: &row };
@@ -47,6 +52,11 @@ pub fn open(pipeline: &Pipeline, options: &Options) -> Result<Rows, Vec<Problem>
         let fields = drawn.map_err(|error| format!("row {ordinal} cannot be drawn: {error}"))?;
         Ok(Row::new(id, fields))
     };
+    // Nothing is paid for rows before one that cannot be drawn.
+    let looked_at = rows.min(options.rows.unwrap_or(u64::MAX)).min(LOOKED_AT_MAX);
+    if may_miss && let Some(message) = (0..looked_at).find_map(|ordinal| draw(ordinal).err()) {
+        return Err(vec![Problem::error(Place::Value(KeyPath::parse("source.sample.draw")), message)]);
+    }
     Ok(Box::new((0..rows).map(draw)))
 }
 
@@ -81,35 +91,48 @@ fn files_rows(files: &FilesFile, base: &Path) -> Result<Rows, Vec<Problem>> {
     let source = open_files(files, base).map_err(|error| vec![Problem::error(place, error.to_string())])?;
     let id_column = files.id.clone();
     let mut seen = HashSet::new();
-    let rows = (0..).zip(source.rows()).map(move |(ordinal, fields)| {
-        let fields = fields.map_err(|error| error.sentence())?;
-        let origin = match &id_column {
-            Some(column) => Some(origin_of(column, &fields, ordinal, &mut seen)?),
-            None => None,
+    let mut rows = source.rows();
+    let mut ordinals = 0..;
+    let next = move || {
+        let fields = rows.next()?;
+        let ordinal = ordinals.next()?;
+        let named = |fields: Fields| {
+            let Some(column) = &id_column else { return Ok(Row::new(RowId::root(ordinal), fields)) };
+            let origin = origin_of(column, &fields, &mut seen).map_err(|message| rows.error(message))?;
+            Ok(Row { origin: Some(origin), ..Row::new(RowId::root(ordinal), fields) })
         };
-        Ok(Row { origin, ..Row::new(RowId::root(ordinal), fields) })
-    });
-    Ok(Box::new(rows))
+        Some(fields.and_then(named).map_err(|error| error.sentence()))
+    };
+    Ok(Box::new(std::iter::from_fn(next)))
 }
 
 /// The name that the `id:` column gives a row; every row has one of its own.
-fn origin_of(
-    column: &str,
-    fields: &Fields,
-    ordinal: u64,
-    seen: &mut HashSet<Arc<str>>,
-) -> Result<Arc<str>, String> {
+fn origin_of(column: &str, fields: &Fields, seen: &mut HashSet<Arc<str>>) -> Result<Arc<str>, String> {
     let name: Arc<str> = match fields.get(column) {
         Some(Value::String(text)) if !text.is_empty() => text.as_str().into(),
         Some(Value::Number(number)) => number.to_string().into(),
-        _ => return Err(format!("row {ordinal} has no text or number in its id column `{column}`")),
+        _ => return Err(format!("the row has no text or number in its id column `{column}`")),
     };
     if !seen.insert(Arc::clone(&name)) {
         return Err(format!(
-            "row {ordinal} has the id `{name}` in column `{column}`, as an earlier row does; ids must be unique"
+            "the id `{name}` in column `{column}` is that of an earlier row; ids must be unique"
         ));
     }
     Ok(name)
+}
+
+/// The rows without the secrets that a run knows: what is not in a row gets into no request, no store and
+/// no dataset.
+pub fn scrubbed(rows: Rows, secrets: Arc<Secrets>) -> Rows {
+    if secrets.finds_nothing() {
+        return rows;
+    }
+    Box::new(rows.map(move |row| {
+        let mut row = row?;
+        row.fields.values_mut().for_each(|value| secrets.scrub_value(value));
+        row.origin = row.origin.map(|origin| secrets.scrub(&origin).into());
+        Ok(row)
+    }))
 }
 
 /// Reads rows on a thread, a little ahead of the engine; at most `rows` of them.

@@ -22,6 +22,8 @@ use crate::teacher::wire::{Price, Teacher, TeacherParts, Wire};
 
 /// The teachers of a run and the servers that were started for them.
 pub struct Started {
+    /// What none of them, and no row, may show.
+    pub secrets: Arc<Secrets>,
     pub by_name: Arc<IndexMap<String, Arc<Teacher>>>,
     processes: tokio::sync::Mutex<Vec<Process>>,
 }
@@ -29,7 +31,11 @@ pub struct Started {
 impl Started {
     /// Teachers that need no server of ours.
     pub fn of(teachers: IndexMap<String, Arc<Teacher>>) -> Started {
-        Started { by_name: Arc::new(teachers), processes: tokio::sync::Mutex::default() }
+        Started {
+            secrets: Arc::default(),
+            by_name: Arc::new(teachers),
+            processes: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Stops the servers that were started, in reverse order.
@@ -68,7 +74,8 @@ pub async fn start(pipeline: &Pipeline, folder: &Path, machine: &Machine) -> Res
         let built = connect(name, teacher, pipeline, &secrets).map_err(|found| below(&under, found))?;
         teachers.insert(name.clone(), Arc::new(built));
     }
-    Ok(Started { by_name: Arc::new(teachers), processes: tokio::sync::Mutex::new(processes) })
+    let (by_name, processes) = (Arc::new(teachers), tokio::sync::Mutex::new(processes));
+    Ok(Started { secrets, by_name, processes })
 }
 
 /// Calls that a teacher may have in flight where its file does not say.

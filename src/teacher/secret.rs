@@ -8,6 +8,7 @@ use std::fmt;
 
 use regex::Regex;
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 
 /// Shorter values are not scrubbed: replacing `x` or `none` would ruin texts and hides nothing.
 /// The shortest keys of hosted providers have more than 20 bytes.
@@ -103,6 +104,23 @@ impl Secrets {
             return scrubbed;
         }
         text
+    }
+}
+
+impl Secrets {
+    /// Whether there is nothing to scrub.
+    pub fn finds_nothing(&self) -> bool {
+        self.finder.is_none()
+    }
+
+    /// [`Secrets::scrub`] for all texts in a value.
+    pub fn scrub_value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.scrub_owned(std::mem::take(text)),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.scrub_value(item)),
+            Value::Object(entries) => entries.values_mut().for_each(|item| self.scrub_value(item)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
     }
 }
 

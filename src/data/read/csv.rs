@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use crate::data::read::bytes::{Lines, without_end};
-use crate::data::read::{ReadError, ReadOptions};
+use crate::data::read::{ReadError, ReadOptions, RowReader};
 use crate::row::{Fields, Value};
 
 pub struct CsvRows {
@@ -16,6 +16,8 @@ pub struct CsvRows {
     delimiter: char,
     header: Vec<String>,
     record_bytes_max: usize,
+    /// The line that the last row begins on.
+    row_line: usize,
 }
 
 impl CsvRows {
@@ -27,7 +29,7 @@ impl CsvRows {
         }
         let lines = Lines::open(path, options)?;
         let record_bytes_max = options.record_bytes_max;
-        let mut rows = CsvRows { lines, delimiter, header: Vec::new(), record_bytes_max };
+        let mut rows = CsvRows { lines, delimiter, header: Vec::new(), record_bytes_max, row_line: 0 };
         rows.header = match &options.header {
             Some(names) => names.clone(),
             None => rows
@@ -99,12 +101,19 @@ impl CsvRows {
 
     fn row(&mut self) -> Result<Option<Fields>, ReadError> {
         let Some((values, line)) = self.record()? else { return Ok(None) };
+        self.row_line = line;
         if values.len() != self.header.len() {
             let message = format!("{} values, but the header has {}", values.len(), self.header.len());
             let error = ReadError::new(self.lines.path(), message).at(line);
             return Err(error.hint("put values that contain the separator in double quotes"));
         }
         Ok(Some(self.header.iter().cloned().zip(values.into_iter().map(Value::String)).collect()))
+    }
+}
+
+impl RowReader for CsvRows {
+    fn line(&self) -> Option<usize> {
+        Some(self.row_line)
     }
 }
 

@@ -86,6 +86,8 @@ pub enum TextUnit {
 /// How to read files whose format leaves a choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
+    /// The columns to read; all by default.
+    pub columns: Option<Vec<String>>,
     /// What separates CSV values; by default a tab in `.tsv` files and a comma in all others.
     pub delimiter: Option<char>,
     /// Column names for CSV files that have no header line; by default the first line is the header.
@@ -97,9 +99,16 @@ pub struct ReadOptions {
     pub expanded_bytes_max: u64,
 }
 
+impl ReadOptions {
+    fn reads(&self, column: &str) -> bool {
+        self.columns.as_ref().is_none_or(|columns| columns.iter().any(|name| name == column))
+    }
+}
+
 impl Default for ReadOptions {
     fn default() -> ReadOptions {
         ReadOptions {
+            columns: None,
             delimiter: None,
             header: None,
             text_unit: TextUnit::default(),
@@ -290,15 +299,16 @@ impl FileSource {
             match format {
                 Format::Jsonl => jsonl::scan(path, &self.options, scan_bytes_max, &mut merged)?,
                 Format::Csv => {
-                    for name in csv::CsvRows::open(path, &self.options)?.header() {
-                        merged.declare(name, &Type::Text);
-                    }
+                    let rows = csv::CsvRows::open(path, &self.options)?;
+                    let header = rows.header().iter().filter(|name| self.options.reads(name));
+                    header.for_each(|name| merged.declare(name, &Type::Text));
                 }
                 Format::Parquet => {
-                    for (name, kind) in parquet::columns(path)? {
+                    for (name, kind) in parquet::columns(path, self.options.columns.as_deref())? {
                         merged.declare(&name, &kind);
                     }
                 }
+                Format::Text if !self.options.reads(&self.options.text_field) => {}
                 Format::Text => merged.declare(&self.options.text_field, &Type::Text),
             }
             let columns = merged.names();
@@ -311,7 +321,7 @@ impl FileSource {
         Ok(match format {
             Format::Jsonl => Box::new(jsonl::JsonlRows::open(path, &self.options)?),
             Format::Csv => Box::new(csv::CsvRows::open(path, &self.options)?),
-            Format::Parquet => Box::new(parquet::ParquetRows::open(path, None)?),
+            Format::Parquet => Box::new(parquet::ParquetRows::open(path, self.options.columns.as_deref())?),
             Format::Text => Box::new(text::TextRows::open(path, &self.options)?),
         })
     }
@@ -351,7 +361,15 @@ fn resolve_format(path: &Path, format: Option<Format>) -> Result<Format, ReadErr
     Ok(format)
 }
 
-type FileRows = Box<dyn Iterator<Item = Result<Fields, ReadError>> + Send>;
+/// The rows of one file.
+trait RowReader: Iterator<Item = Result<Fields, ReadError>> + Send {
+    /// The line that the last row begins on, in formats that have lines.
+    fn line(&self) -> Option<usize> {
+        None
+    }
+}
+
+type FileRows = Box<dyn RowReader>;
 
 /// The rows of a [`FileSource`].
 pub struct Rows {
@@ -361,11 +379,21 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// An error with the row that was given last.
+    pub fn error(&self, message: impl Into<String>) -> ReadError {
+        let path = self.file_next.checked_sub(1).and_then(|file| self.source.files.get(file));
+        let error = ReadError::new(path.map_or(Path::new(""), |(path, _)| path), message);
+        ReadError { line: self.open.as_ref().and_then(|rows| rows.line()), ..error }
+    }
+
     fn advance(&mut self) -> Result<Option<Fields>, ReadError> {
         loop {
             if let Some(rows) = &mut self.open {
-                if let Some(fields) = rows.next().transpose()? {
+                if let Some(mut fields) = rows.next().transpose()? {
                     let path = &self.source.files[self.file_next - 1].0;
+                    if self.source.options.columns.is_some() {
+                        fields.retain(|name, _| self.source.options.reads(name));
+                    }
                     self.source.check_names(path, fields.keys())?;
                     return Ok(Some(fields));
                 }
@@ -428,12 +456,17 @@ pub fn read_column(
             return Err(error.hint("name it with `column:`"));
         }
     };
-    let source = FileSource::open(&[path.to_owned()], Some(format), options)?;
-    let rows: FileRows = match format {
-        Format::Parquet => Box::new(parquet::ParquetRows::open(path, Some(&column))?),
-        _ => Box::new(source.rows()),
-    };
-    collect_column(path, &column, rows)
+    if format == Format::Parquet {
+        let names = parquet::names(path)?;
+        if !names.contains(&column) {
+            let error = ReadError::new(path, format!("no column `{column}`"));
+            return Err(ReadError { hint: name_hint(&column, names.iter().map(String::as_str)), ..error });
+        }
+    }
+    // Only Parquet has the others to leave aside; in the rest they are looked at to name the nearest.
+    let columns = (format == Format::Parquet).then(|| vec![column.clone()]);
+    let source = FileSource::open(&[path.to_owned()], Some(format), ReadOptions { columns, ..options })?;
+    collect_column(path, &column, source.rows())
 }
 
 /// Several columns of a file, one list per line in the order asked for, for values that belong
@@ -461,7 +494,7 @@ pub fn read_columns(path: &Path, columns: &[String]) -> Result<Vec<Vec<Value>>, 
     Ok(lines)
 }
 
-fn collect_column(path: &Path, column: &str, rows: FileRows) -> Result<Vec<String>, ReadError> {
+fn collect_column(path: &Path, column: &str, rows: Rows) -> Result<Vec<String>, ReadError> {
     let mut values = Vec::new();
     let mut bytes = 0;
     let mut others = HashSet::new();
@@ -580,7 +613,7 @@ mod tests {
         assert_eq!(files.rows("a.jsonl"), [r#"{"x":1}"#, reserved]);
         assert_eq!(files.rows("b.json"), ["b.json: the name does not tell the file's format"]);
         assert_eq!(files.rows("c.parquet.gz"), ["c.parquet.gz: a compressed Parquet file cannot be read"]);
-        assert_eq!(files.rows("d.jsonl"), [r#"{"x":1}"#, "d.jsonl:2:2: key must be a string"]);
+        assert_eq!(files.rows("d.jsonl"), [r#"{"x":1}"#, "d.jsonl:2:2: key must be a string at `]`"]);
         let error = files.source("d.jsonl").unwrap().columns().unwrap_err();
         let problem = Problem::from(error);
         assert_eq!(
@@ -599,6 +632,18 @@ mod tests {
         let columns = files.source("*").unwrap().columns().unwrap();
         let shown: Vec<String> = columns.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
         assert_eq!(shown, ["n number", "t text", "u text", "text text"]);
+    }
+
+    #[test]
+    fn only_the_columns_asked_for_are_read() {
+        let files =
+            Files::new(&[("a.jsonl", "{\"n\": 1, \"x\": 2}\n"), ("b.csv", "x,n\n3,4\n"), ("c.txt", "t")]);
+        let paths = find_files(files.0.path(), "*").unwrap();
+        let options = ReadOptions { columns: Some(vec!["n".to_owned()]), ..ReadOptions::default() };
+        let source = FileSource::open(&paths, None, options).unwrap();
+        let rows: Vec<String> = source.rows().map(|row| Value::Object(row.unwrap()).to_string()).collect();
+        assert_eq!(rows, [r#"{"n":1}"#, r#"{"n":"4"}"#, "{}"]);
+        assert_eq!(source.columns().unwrap(), [("n".to_owned(), Type::Json)]);
     }
 
     #[test]

@@ -16,10 +16,9 @@ use parquet::arrow::arrow_reader::{
 use parquet::file::metadata::ParquetMetaData;
 
 use crate::data::columns::{Columns, arrow_schema};
-use crate::data::read::ReadError;
+use crate::data::read::{ReadError, RowReader};
 use crate::data::values::{restore, type_of, values};
 use crate::data::write::{METADATA_KEY, PartMetadata};
-use crate::problem::name_hint;
 use crate::row::Fields;
 
 /// Uncompressed bytes to decode at once, and rows at most.
@@ -38,19 +37,15 @@ pub struct ParquetRows {
 }
 
 impl ParquetRows {
-    /// All columns of a file, or only the one named.
-    pub fn open(path: &Path, only: Option<&str>) -> Result<ParquetRows, ReadError> {
+    /// All columns of a file, or only those named that it has, in the order of the file.
+    pub fn open(path: &Path, only: Option<&[String]>) -> Result<ParquetRows, ReadError> {
         let mut builder = open_builder(path)?;
-        let mut columns = file_columns(path, &builder)?;
-        if let Some(name) = only {
-            let Some(index) = columns.iter().position(|(known, _)| known == name) else {
-                let error = ReadError::new(path, format!("no column `{name}`"));
-                let hint = name_hint(name, columns.iter().map(|(known, _)| known.as_str()));
-                return Err(ReadError { hint, ..error });
-            };
-            let mask = ProjectionMask::roots(builder.parquet_schema(), [index]);
+        let columns = file_columns(path, &builder, only)?;
+        if let Some(only) = only {
+            let fields = builder.schema().fields().iter().enumerate();
+            let roots = fields.filter(|(_, field)| only.contains(field.name())).map(|(index, _)| index);
+            let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
             builder = builder.with_projection(mask);
-            columns = vec![columns.swap_remove(index)];
         }
         let batch_rows = batch_rows(builder.metadata());
         let reader = guarded(path, || builder.with_batch_size(batch_rows).build())?;
@@ -74,7 +69,7 @@ impl ParquetRows {
             let column = values(array).map_err(|message| {
                 let one_by_one = |row: &usize| values(&array.slice(*row, 1)).is_err();
                 let row = self.rows_read + (0..array.len()).find(one_by_one).unwrap_or(0) + 1;
-                ReadError::new(&self.path, format!("row {row}: column `{name}` {message}"))
+                unreadable(&self.path, format!("row {row}: column `{name}` {message}"))
             })?;
             for (fields, value) in rows.iter_mut().zip(column) {
                 fields.insert(name.clone(), restore(value, kind));
@@ -84,6 +79,8 @@ impl ParquetRows {
         Ok(rows)
     }
 }
+
+impl RowReader for ParquetRows {}
 
 impl Iterator for ParquetRows {
     type Item = Result<Fields, ReadError>;
@@ -108,9 +105,9 @@ pub fn count(path: &Path) -> Result<u64, ReadError> {
     Ok(u64::try_from(rows).unwrap_or_default())
 }
 
-/// The columns of a file, from its schema.
-pub fn columns(path: &Path) -> Result<Columns, ReadError> {
-    file_columns(path, &open_builder(path)?)
+/// The columns of a file, or only those named that it has, from its schema.
+pub fn columns(path: &Path, only: Option<&[String]>) -> Result<Columns, ReadError> {
+    file_columns(path, &open_builder(path)?, only)
 }
 
 fn open_builder(path: &Path) -> Result<Builder, ReadError> {
@@ -119,12 +116,20 @@ fn open_builder(path: &Path) -> Result<Builder, ReadError> {
     guarded(path, || Builder::try_new_with_options(file, options))
 }
 
-fn file_columns(path: &Path, builder: &Builder) -> Result<Columns, ReadError> {
+/// The names of all columns of a file, whether they can be read or not.
+pub fn names(path: &Path) -> Result<Vec<String>, ReadError> {
+    Ok(open_builder(path)?.schema().fields().iter().map(|field| field.name().clone()).collect())
+}
+
+fn file_columns(path: &Path, builder: &Builder, only: Option<&[String]>) -> Result<Columns, ReadError> {
     let ours = our_columns(builder.metadata());
     let mut seen = HashSet::new();
     let mut columns = Columns::new();
     for field in builder.schema().fields() {
         let name = field.name();
+        if only.is_some_and(|only| !only.contains(name)) {
+            continue;
+        }
         if name.is_empty() || !seen.insert(name) {
             return Err(ReadError::new(path, format!("a column's name, `{name}`, is empty or there twice")));
         }
@@ -135,11 +140,16 @@ fn file_columns(path: &Path, builder: &Builder) -> Result<Columns, ReadError> {
         let kind = match known {
             Some((_, kind)) => kind.clone(),
             None => type_of(field.data_type())
-                .map_err(|message| ReadError::new(path, format!("column `{name}` {message}")))?,
+                .map_err(|message| unreadable(path, format!("column `{name}` {message}")))?,
         };
         columns.push((name.clone(), kind));
     }
     Ok(columns)
+}
+
+/// The error of a column that a pipeline may not need at all.
+fn unreadable(path: &Path, message: String) -> ReadError {
+    ReadError::new(path, message).hint("if no step uses it, name the others in `columns:` and it is not read")
 }
 
 /// The columns as they were when textmill wrote the file, none for other files.
@@ -213,7 +223,7 @@ mod tests {
         let path = folder.path().join("f.parquet");
         write(&path, vec![("a", array)], Compression::UNCOMPRESSED);
         let read = || -> Result<Vec<String>, ReadError> {
-            let mut shown = vec![columns(&path)?[0].1.to_string()];
+            let mut shown = vec![columns(&path, None)?[0].1.to_string()];
             shown.extend(read(&path)?);
             Ok(shown)
         };
@@ -292,10 +302,18 @@ mod tests {
         let path = folder.path().join("f.parquet");
         let text: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
         write(&path, vec![("left", text.clone()), ("right", text)], Compression::UNCOMPRESSED);
-        let row = ParquetRows::open(&path, Some("right")).unwrap().next().unwrap().unwrap();
+        let only = ["right".to_owned(), "rigth".to_owned()];
+        let row = ParquetRows::open(&path, Some(&only)).unwrap().next().unwrap().unwrap();
         assert_eq!(Value::Object(row).to_string(), r#"{"right":"x"}"#);
-        let error = ParquetRows::open(&path, Some("rigth")).err().unwrap();
-        assert_eq!(error.hint.as_deref(), Some("did you mean `right`?"));
+        // What is in the others is not looked at.
+        let infinite: ArrayRef = Arc::new(Float64Array::from(vec![f64::INFINITY]));
+        let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![&[0xff_u8][..]]));
+        let text: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
+        write(&path, vec![("left", infinite), ("right", text), ("end", bytes)], Compression::UNCOMPRESSED);
+        assert_eq!(ParquetRows::open(&path, Some(&only)).unwrap().map(Result::unwrap).count(), 1);
+        let error = ParquetRows::open(&path, None).unwrap().next().unwrap().unwrap_err();
+        assert_eq!(error.message, "row 1: column `left` has an infinite number, which JSON does not have");
+        assert!(error.hint.unwrap().contains("`columns:`"));
         std::fs::write(&path, "PAR1 no").unwrap();
         let error = ParquetRows::open(&path, None).err().unwrap();
         assert!(error.message.starts_with("cannot be read as Parquet: "), "{error}");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::data::read::bytes::{Lines, read_whole, without_end};
-use crate::data::read::{ReadError, ReadOptions, TextUnit};
+use crate::data::read::{ReadError, ReadOptions, RowReader, TextUnit};
 use crate::row::Fields;
 
 pub struct TextRows {
@@ -64,6 +64,8 @@ fn paragraph(lines: &mut Lines, bytes_max: usize) -> Result<Option<String>, Read
     }
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
+
+impl RowReader for TextRows {}
 
 impl Iterator for TextRows {
     type Item = Result<Fields, ReadError>;
