@@ -158,3 +158,14 @@ pub fn name_hint<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str> +
     let known: Vec<String> = candidates.into_iter().map(|name| format!("`{name}`")).collect();
     if known.is_empty() { None } else { Some(format!("known here: {}", known.join(", "))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_shown_as_people_write_them() {
+        let shown = |path: &str| shown_path(Path::new(path)).to_string();
+        assert_eq!(["./a/b", "a", ".", "./"].map(shown), ["a/b", "a", ".", "./"]);
+    }
+}

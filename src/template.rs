@@ -508,6 +508,7 @@ fn syntax_hint(message: &str, rest: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn fields(value: Value) -> Fields {
@@ -604,6 +605,38 @@ mod tests {
         check_expression("grade", json!({"grade": 5}), Err("`grade` is a number, not true or false"));
         check_expression("x.y", json!({"x": {}}), Err("`x.y` is not defined"));
         check_expression("'a' in words", json!({"words": ["a"]}), Ok(true));
+    }
+
+    /// Pieces that templates and expressions are made of, in any order.
+    fn pieces() -> impl Strategy<Value = String> {
+        let pieces = [
+            "{{", "}}", "{%", "%}", "{#", "#}", " ", "x", "größe", ".", "[", "]", "[:2]", "(", ")", "|",
+            "upper", "tojson", " is ", "defined", "if", "endif", "for", "in", "endfor", "set", "=", "==",
+            "<", "and", "1", "9e9", "'a'", "\"", "'", "-", "~", "{", "}", ":", ",", "\n", "\\", "\0",
+            "macro", "range(9)", "*",
+        ];
+        proptest::collection::vec(proptest::sample::select(pieces.to_vec()), 0..20)
+            .prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_text_makes_it_panic(text in pieces(), inner in ".{0,20}") {
+            let templates = Templates::new(Path::new("nowhere"));
+            let row = fields(json!({"x": "abc", "größe": [1, {"a": null}]}));
+            for text in [text.clone(), format!("{{{{ {text} }}}}"), format!("{text}{inner}")] {
+                if let Ok(template) = templates.template(&text) {
+                    template.paths().iter().for_each(|path| drop(template.place_of(path)));
+                    let _ = template.render(&row);
+                }
+                if let Ok(expression) = templates.expression(&text) {
+                    expression.paths().iter().for_each(|path| drop(expression.place_of(path)));
+                    let _ = expression.holds(&row);
+                }
+            }
+        }
     }
 
     #[test]

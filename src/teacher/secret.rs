@@ -228,6 +228,15 @@ mod tests {
     }
 
     #[test]
+    fn values_are_scrubbed_at_any_depth() {
+        let secrets = Secrets::load(["KEY"], |_| Some("topsecret-and-more".to_owned()));
+        let mut value = serde_json::json!({"a": ["x topsecret-and-more", 1], "b": {"c": "d"}});
+        secrets.scrub_value(&mut value);
+        assert_eq!(value, serde_json::json!({"a": ["x [secret KEY]", 1], "b": {"c": "d"}}));
+        assert!(Secrets::default().finds_nothing() && !secrets.finds_nothing());
+    }
+
+    #[test]
     fn nothing_else_is_touched() {
         check("topsecret and EMPTY ollama", "topsecret and EMPTY ollama");
         check("", "");

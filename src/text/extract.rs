@@ -321,6 +321,7 @@ pub fn balanced_end(text: &str, start: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn check_code(text: &str, language: Option<&str>, expected: Option<&str>) {
         let code = code_block(text, language).map(|block| block.code.into_owned());
@@ -407,5 +408,34 @@ mod tests {
         check_json("{\"a\": {\"b\": 1}", None);
         check_json("\"text\"", None);
         check_json("", None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_reply_makes_it_panic(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "```", "~~~", "python", "\n", "\r\n", "<a>", "</a>", "<a", "- ", "1. ", "2) ", "{", "}", "[",
+                    "]", "\"", "\\", "é", "x = 1", " ", "    ", "\t", "\u{feff}", "# ",
+                ]),
+                0..25,
+            ),
+            any in ".{0,20}",
+        ) {
+            let text = pieces.concat() + &any;
+            for block in all_code_blocks(&text) {
+                speaks(block.language, "python");
+            }
+            code_block(&text, Some("python"));
+            bare_code(&text);
+            all_tagged(&text, "a");
+            list_items(&text);
+            json_candidate(&text);
+            for region in balanced_regions(&text) {
+                prop_assert!(text.get(region).is_some());
+            }
+        }
     }
 }
