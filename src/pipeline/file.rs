@@ -204,7 +204,8 @@ pub struct SourceFile {
     pub sample: Option<SampleFile>,
 }
 
-/// Rows of files.
+/// Rows of files. A NaN in Parquet is null; what JSON has no word for otherwise (an infinite number, bytes
+/// that are not UTF-8, in JSONL a whole number of more than 64 bits) is an error.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename = "files", deny_unknown_fields)]
 pub struct FilesFile {
