@@ -64,7 +64,7 @@ fn shown(plan: &Plan, pipeline: &Pipeline) -> String {
 
 fn head(plan: &Plan) -> String {
     let mut head = format!("{}, epoch {}: {} source rows", plan.pipeline, plan.epoch, counted(plan.rows));
-    if plan.rows != Interval::exact(plan.rows_walked) {
+    if plan.rows.high != Some(plan.rows_walked) {
         head.push_str(&format!("; numbers are scaled from {} of them", plan.rows_walked));
     }
     head

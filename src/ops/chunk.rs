@@ -108,6 +108,10 @@ impl Operator for Chunk {
         };
         Ok(vec![Runner::Map(Box::new(cut))])
     }
+
+    fn rows_per_row(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Takes a path out of the columns, and objects that are empty without it.

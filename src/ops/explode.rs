@@ -76,6 +76,10 @@ impl Operator for Explode {
     fn default_name(&self) -> Option<&str> {
         (self.into != self.field).then_some(&self.into)
     }
+
+    fn rows_per_row(&self) -> Option<u32> {
+        None
+    }
 }
 
 fn remove_column(check: &mut Check<'_>, path: &str) {

@@ -179,6 +179,10 @@ impl Operator for Generate {
         self.samples
     }
 
+    fn rows_per_row(&self) -> Option<u32> {
+        Some(self.samples)
+    }
+
     fn max_tokens(&self) -> Option<u32> {
         self.max_tokens
     }

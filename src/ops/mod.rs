@@ -72,6 +72,11 @@ pub trait Operator {
         1
     }
 
+    /// Most rows that one row becomes; `None` where nothing bounds it.
+    fn rows_per_row(&self) -> Option<u32> {
+        Some(1)
+    }
+
     /// Most tokens of one answer, where the operator bounds them.
     fn max_tokens(&self) -> Option<u32> {
         None

@@ -289,8 +289,7 @@ impl Run {
 
     /// When the run has enough.
     pub fn until(&self) -> Until {
-        let until = self.pipeline.file.source.sample.as_ref().and_then(|sample| sample.until.as_ref());
-        until.map_or(Until::default(), |until| Until { kept: until.kept, tried: until.tried })
+        until(&self.pipeline)
     }
 
     /// What the store keeps of the run: the balance, the calls, the money.
@@ -326,6 +325,11 @@ impl Run {
     pub(crate) fn options(&self) -> &Options {
         &self.options
     }
+}
+
+fn until(pipeline: &Pipeline) -> Until {
+    let until = pipeline.file.source.sample.as_ref().and_then(|sample| sample.until.as_ref());
+    until.map_or(Until::default(), |until| Until { kept: until.kept, tried: until.tried })
 }
 
 /// Builds every step of a pipeline for the epoch of a desk. May read files; starts nothing.

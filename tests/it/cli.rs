@@ -181,3 +181,27 @@ fn store_counts_exports_and_prunes() {
     let stats = workspace.run(&["store", "stats", "--json"]).ended(0).json();
     assert_eq!(stats["replies"], 0);
 }
+
+#[test]
+fn a_plan_knows_where_a_run_ends_early() {
+    let (workspace, teacher) = (hello(), FakeTeacher::start(&["--reply-bytes", "100"]));
+    let to = to(&teacher);
+    let text = workspace.read("hello.yaml");
+    let lines: String =
+        (0..300).map(|n| format!("{{\"place\": \"place {n}\", \"mood\": \"odd\"}}\n")).collect();
+    workspace.write("rows.jsonl", &lines);
+    let (head, rest) = text.split_once("\nsource:").unwrap();
+    let steps = rest.split_once("\nsteps:").unwrap().1.split_once("\nsave:").unwrap();
+    let tail = steps.1.split("\ntests:").next().unwrap();
+    let limited = format!(
+        "{head}\nsource: {{ files: {{ path: rows.jsonl }} }}\nsteps:{}\n  - limit: 10\nsave:{tail}",
+        steps.0
+    );
+    workspace.write("hello.yaml", &limited);
+    let plan = || workspace.json(&["plan", "hello.yaml", "--set", &to, "--json"], 0);
+    assert_eq!(plan()["calls"], json!({"low": 10, "high": 300}));
+    workspace.run(&["run", "hello.yaml", "--set", &to]).ended(0);
+    let done = plan();
+    assert_eq!((&done["calls"], &done["edits"]), (&json!({"low": 0, "high": 0}), &json!([])));
+    assert_eq!(done["rows"], json!({"low": 10, "high": 10}));
+}

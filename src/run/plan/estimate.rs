@@ -16,7 +16,7 @@ const BYTES_PER_TOKEN_MIN: f64 = 3.0;
 const REPLIES_MIN: u64 = 5;
 
 /// Standard deviations to either side of a mean: about 95 of 100 sums lie within two.
-const DEVIATIONS: f64 = 2.0;
+pub const DEVIATIONS: f64 = 2.0;
 
 /// From at least to at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -46,6 +46,18 @@ pub struct Range {
 }
 
 impl Range {
+    pub fn exact(number: f64) -> Range {
+        Range { low: number, high: Some(number) }
+    }
+
+    fn plus(self, other: Range) -> Range {
+        Range { low: self.low + other.low, high: self.high.zip(other.high).map(|(a, b)| a + b) }
+    }
+
+    fn at_most(self, most: f64) -> Range {
+        Range { low: self.low.min(most), high: Some(self.high.map_or(most, |high| high.min(most))) }
+    }
+
     fn times(self, other: Range) -> Range {
         // Nothing of what is not bounded is nothing.
         let high = match (self.high, other.high) {
@@ -87,6 +99,10 @@ pub struct Seen {
 pub struct Facts {
     /// Calls that a row takes; 0 for a step that asks nobody.
     pub calls_per_row: u32,
+    /// Most rows that one row becomes; `None` where nothing bounds it.
+    pub rows_per_row: Option<u32>,
+    /// Most rows that come past the step, where it ends the run with them.
+    pub rows_max: Option<u64>,
     pub max_tokens: Option<u32>,
     pub price: Option<Price>,
     /// The step's replies so far.
@@ -113,7 +129,9 @@ pub struct Estimate {
 /// at the low end what the rows decided so far let through (one row more kept than seen, so that
 /// nothing seen means that all pass), at the high end all of them.
 pub fn estimate(steps: &[(Seen, Facts)], scale: Range) -> Vec<Estimate> {
-    let (mut unknown_low, mut unknown_high) = (0.0, 0.0);
+    let counted = |count: u64| Range::exact(count as f64).times(scale);
+    // Rows of the run whose way is not known.
+    let mut unknown = Range::exact(0.0);
     let mut estimates = Vec::new();
     for (seen, facts) in steps {
         let rows_in = seen.rows_in as f64;
@@ -121,24 +139,38 @@ pub fn estimate(steps: &[(Seen, Facts)], scale: Range) -> Vec<Estimate> {
             calls if seen.rows_in > 0 => calls as f64 / rows_in,
             _ => f64::from(facts.calls_per_row),
         };
-        let misses = seen.misses as f64;
-        let calls = Range {
-            low: misses + unknown_low * calls_per_row,
-            high: Some(misses + unknown_high * calls_per_row),
-        };
-        let hits = Range { low: seen.hits as f64, high: Some(seen.hits as f64) };
-        estimates.push(of_step(seen, facts, calls.times(scale), hits.times(scale)));
+        let calls = counted(seen.misses).plus(unknown.times(Range::exact(calls_per_row)));
+        estimates.push(of_step(seen, facts, calls, counted(seen.hits)));
 
         let children = match seen.rows_in {
-            0 => f64::from(facts.calls_per_row.max(1)),
-            _ => (rows_in + seen.split_off as f64) / rows_in,
+            0 => {
+                let low = facts.rows_per_row.map_or(1.0, f64::from);
+                Range { low, high: facts.rows_per_row.map(f64::from) }
+            }
+            _ => Range::exact((rows_in + seen.split_off as f64) / rows_in),
         };
         let decided = (seen.rows_in + seen.split_off).saturating_sub(seen.unknown) as f64;
         let pass = ((seen.rows_out as f64 + 1.0) / (decided + 1.0)).min(1.0);
-        unknown_low = (unknown_low * children + seen.unknown as f64) * pass;
-        unknown_high = unknown_high * children + seen.unknown as f64;
+        unknown = unknown.times(children).plus(counted(seen.unknown));
+        unknown.low *= pass;
+        if let Some(rows_max) = facts.rows_max {
+            unknown = unknown.at_most(rows_max.saturating_sub(seen.rows_out) as f64);
+        }
     }
     estimates
+}
+
+/// From what a run takes at the least to what it takes at the most.
+pub fn between(least: &[Estimate], most: &[Estimate]) -> Vec<Estimate> {
+    let span = |a: Interval, b: Interval| Interval { low: a.low.min(b.low), high: b.high };
+    let pair = |(a, b): (&Estimate, &Estimate)| Estimate {
+        from_store: span(a.from_store, b.from_store),
+        calls: span(a.calls, b.calls),
+        tokens_in: span(a.tokens_in, b.tokens_in),
+        tokens_out: span(a.tokens_out, b.tokens_out),
+        usd_nano: a.usd_nano.zip(b.usd_nano).map(|(a, b)| span(a, b)),
+    };
+    least.iter().zip(most).map(pair).collect()
 }
 
 fn of_step(seen: &Seen, facts: &Facts, calls: Range, hits: Range) -> Estimate {
@@ -202,7 +234,8 @@ mod tests {
 
     fn asks(calls_per_row: u32, max_tokens: Option<u32>) -> Facts {
         let price = Some(Price::of(1.0, 2.0));
-        Facts { calls_per_row, max_tokens, price, ..Facts::default() }
+        let rows_per_row = Some(calls_per_row);
+        Facts { calls_per_row, rows_per_row, max_tokens, price, ..Facts::default() }
     }
 
     fn word(interval: Interval) -> String {
@@ -224,6 +257,10 @@ mod tests {
         assert_eq!(estimates.collect::<Vec<_>>(), expected);
     }
 
+    fn check_calls(steps: &[(Seen, Facts)], scale: Range) -> Vec<String> {
+        estimate(steps, scale).into_iter().map(|step| word(step.calls)).collect()
+    }
+
     #[test]
     fn a_fresh_pipeline_asks_for_every_row() {
         // Ten rows, two samples each, requests of 300 bytes; then a step that nobody has reached.
@@ -231,6 +268,12 @@ mod tests {
             Seen { rows_in: 10, split_off: 10, unknown: 20, misses: 20, miss_bytes: 6000, ..Seen::default() };
         let steps = [(first, asks(2, Some(100))), (Seen::default(), asks(1, None))];
         check(&steps, ONCE, &["0 20 1200-2000 0-2000 1200000-6000000", "0 20 0- 0- 0-"]);
+        // With a limit between them, or a list that is not there yet.
+        let limit = Facts { rows_per_row: Some(1), rows_max: Some(5), ..Facts::default() };
+        let ends = check_calls(&[steps[0], (Seen::default(), limit), steps[1]], ONCE);
+        assert_eq!(ends, ["20", "0", "5"]);
+        let list = Facts { rows_per_row: None, ..Facts::default() };
+        assert_eq!(check_calls(&[steps[0], (Seen::default(), list), steps[1]], ONCE), ["20", "0", "20-"]);
         let tenfold = Range { low: 10.0, high: None };
         check(&steps[..1], tenfold, &["0 200- 12000- 0- 12000000-"]);
         let unpriced = Facts { price: None, ..asks(2, Some(100)) };

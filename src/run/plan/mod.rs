@@ -1,7 +1,8 @@
 //! What a run would take, before it is paid: calls, tokens and money of every step, as intervals.
 //!
 //! A sample of the real source rows is walked through the real steps with the replies that the store
-//! has; a call that it does not have ends its row's way and is counted. The arithmetic from there is in
+//! has; a call that it does not have ends its row's way and is counted. Of a run that may end before its
+//! source does, the first rows are walked in order ([`early`]). The arithmetic from there is in
 //! [`estimate`]. Asks nobody, starts nothing, runs no program, writes nothing.
 
 use std::collections::BTreeMap;
@@ -18,21 +19,26 @@ use crate::call::dry::{self, NOT_IN_STORE};
 use crate::call::{Budget, CallCounts, Caps, Control, Desk, DryRun, StopReason, Stopped};
 use crate::engine::stages::{Stages, StepRunners};
 use crate::engine::tally::Tally;
-use crate::engine::{Engine, Progress, Settings, Until};
-use crate::ops::{CallRow, Runner};
+use crate::engine::{Engine, Progress, Settings};
+use crate::ops::{CallRow, Op, Runner};
 use crate::pipeline::check::Pipeline;
 use crate::row::{Outcome, Row};
-use crate::run::{Options, RunError, build_steps, caps, source, teachers, waiting_rows};
+use crate::run::{Options, RunError, build_steps, caps, source, teachers, until, waiting_rows};
 use crate::store::{Amount, Spent, StepStats, Store};
 use crate::teacher::wire::Price;
 
+mod early;
 pub mod estimate;
 
+use early::Way;
 use estimate::{Estimate, Facts, Interval, Range, Seen, estimate};
 
 /// Source rows that are walked, evenly spread: shares are then known to about 3 points in 100
 /// (two standard errors of a share, `2 * sqrt(0.25 / 1000)`).
 pub const ROWS_WALKED_MAX: u64 = 1000;
+
+/// Source rows that are walked in order where the store has the answers of the first: about ten seconds.
+const ROWS_FOLLOWED_MAX: u64 = 100_000;
 
 /// Source rows that are read to count them and to spread the sample: some seconds for JSONL.
 pub const ROWS_READ_MAX: u64 = 1_000_000;
@@ -106,18 +112,11 @@ impl Plan {
 
 /// Plans a run with these options; `store` may be opened for reading.
 pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Result<Plan, RunError> {
-    let sample = Sample::take(pipeline, options)?;
-    let rows_walked = sample.rows.len() as u64;
-    let (total, most) = (sample.total, sample.most);
-    let walk = walk(pipeline, store, options, sample.rows).await?;
-    let rows = rows_of_run(pipeline, total, most, &walk.tally);
-    let scale = |rows: u64| rows as f64 / rows_walked.max(1) as f64;
-    let scale = Range { low: scale(rows.low), high: rows.high.map(scale) };
-
     let stats = store.step_stats(&pipeline.file.name)?;
-    let seen = walk.seen();
     let facts: Vec<Facts> = pipeline.steps.iter().map(|step| facts(pipeline, step, &stats)).collect();
-    let estimates = estimate(&seen.iter().copied().zip(facts.iter().copied()).collect::<Vec<_>>(), scale);
+    let Surveyed { rows, rows_walked, scale, walk, estimates } =
+        survey(pipeline, store, options, &facts).await?;
+    let seen = walk.seen();
     let steps = pipeline.steps.iter().zip(&seen).zip(facts.iter().zip(&estimates));
     let steps = steps.filter_map(|((step, seen), (facts, estimate))| {
         let teacher = step.op.operator().teacher()?.to_owned();
@@ -148,43 +147,106 @@ pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Resu
     })
 }
 
-/// Rows of the source, evenly spread.
-struct Sample {
-    rows: Vec<Row>,
-    /// Rows that the source has, as far as they were counted; at least so many when `total` is `None`.
+/// What walking some rows came to.
+struct Surveyed {
+    /// Source rows of the run.
+    rows: Interval,
+    rows_walked: u64,
+    /// Source rows of the run per row walked, at the most.
+    scale: Range,
+    walk: Walk,
+    estimates: Vec<Estimate>,
+}
+
+async fn survey(
+    pipeline: &Pipeline,
+    store: &Store,
+    options: &Options,
+    facts: &[Facts],
+) -> Result<Surveyed, RunError> {
+    let count = Count::take(pipeline, options)?;
+    let ends = early::places(pipeline);
+    if ends.is_empty() {
+        let picked = sample(pipeline, options, &count)?;
+        let rows_walked = picked.len() as u64;
+        let rows: source::Rows = Box::new(picked.into_iter().map(Ok));
+        let walk = walk(pipeline, store, options, rows, Settings::default()).await?;
+        let rows = count.rows();
+        let share = |rows: u64| rows as f64 / rows_walked.max(1) as f64;
+        let scale = Range { low: share(rows.low), high: rows.high.map(share) };
+        let estimates = walk.estimates(facts, scale);
+        return Ok(Surveyed { rows, rows_walked, scale, walk, estimates });
+    }
+    let followed = |rows: u64| follow(pipeline, store, options, rows);
+    let mut rows_walked = count.most.min(ROWS_WALKED_MAX);
+    let mut walk = followed(rows_walked).await?;
+    let mut rows = early::rows_of_run(&ends, &walk.ways, rows_walked, count.rows());
+    if rows.high.is_none_or(|high| high > rows_walked) && walk.knows_all() {
+        rows_walked = count.most.min(ROWS_FOLLOWED_MAX);
+        walk = followed(rows_walked).await?;
+        rows = early::rows_of_run(&ends, &walk.ways, rows_walked, count.rows());
+    }
+    let within = |rows: u64| (rows.min(rows_walked), rows as f64 / rows.min(rows_walked).max(1) as f64);
+    let (least_rows, least_scale) = within(rows.low);
+    let least = followed(least_rows).await?.estimates(facts, Range::exact(least_scale));
+    let (most_rows, most_scale) = within(rows.high.unwrap_or(u64::MAX));
+    let scale = Range { low: most_scale, high: rows.high.map(|_| most_scale) };
+    let walk = followed(most_rows).await?;
+    let estimates = estimate::between(&least, &walk.estimates(facts, scale));
+    Ok(Surveyed { rows, rows_walked: most_rows, scale, walk, estimates })
+}
+
+/// Walks the source's first rows one after the other, so that a run's early end is where it will be.
+async fn follow(pipeline: &Pipeline, store: &Store, options: &Options, rows: u64) -> Result<Walk, RunError> {
+    let first = source::open(pipeline, options).map_err(RunError::Problems)?;
+    let first = Box::new(first.take(usize::try_from(rows).unwrap_or(usize::MAX)));
+    let one_by_one = Settings { window_rows: 1, active_max: 1, ..Settings::default() };
+    walk(pipeline, store, options, first, one_by_one).await
+}
+
+/// How many rows the source has.
+struct Count {
+    /// Rows that it has, as far as they were counted; at least so many when `total` is `None`.
     most: u64,
     total: Option<u64>,
 }
 
-impl Sample {
-    fn take(pipeline: &Pipeline, options: &Options) -> Result<Sample, RunError> {
-        let open = || source::open(pipeline, options).map_err(RunError::Problems);
+impl Count {
+    fn take(pipeline: &Pipeline, options: &Options) -> Result<Count, RunError> {
         let until = pipeline.file.source.sample.as_ref().and_then(|sample| sample.until);
         let tried = until.and_then(|until| until.tried).unwrap_or(u64::MAX);
         let wanted = options.rows.unwrap_or(u64::MAX).min(tried);
-        let rows = open()?;
+        let rows = source::open(pipeline, options).map_err(RunError::Problems)?;
         let known = match rows.size_hint() {
             (low, Some(high)) if low == high => Some(high as u64),
             _ => count(rows, wanted)?,
         };
         let total = known.map(|known| known.min(wanted));
-        let most = total.unwrap_or(ROWS_READ_MAX);
-        let span = most.min(ROWS_READ_MAX);
-        let stride = span.div_ceil(ROWS_WALKED_MAX).max(1);
-        let (span, stride) =
-            (usize::try_from(span).unwrap_or(usize::MAX), usize::try_from(stride).unwrap_or(1));
-        let mut picked = Vec::new();
-        let mut bytes = 0;
-        for row in open()?.take(span).step_by(stride) {
-            let row = row.map_err(RunError::Io)?;
-            bytes += row.bytes();
-            picked.push(row);
-            if bytes > WALKED_BYTES_MAX {
-                break;
-            }
-        }
-        Ok(Sample { rows: picked, most, total })
+        Ok(Count { most: total.unwrap_or(ROWS_READ_MAX), total })
     }
+
+    fn rows(&self) -> Interval {
+        Interval { low: self.most, high: self.total }
+    }
+}
+
+/// Rows of the source, evenly spread.
+fn sample(pipeline: &Pipeline, options: &Options, count: &Count) -> Result<Vec<Row>, RunError> {
+    let span = count.most.min(ROWS_READ_MAX);
+    let stride = span.div_ceil(ROWS_WALKED_MAX).max(1);
+    let (span, stride) = (usize::try_from(span).unwrap_or(usize::MAX), usize::try_from(stride).unwrap_or(1));
+    let mut picked = Vec::new();
+    let mut bytes = 0;
+    let rows = source::open(pipeline, options).map_err(RunError::Problems)?;
+    for row in rows.take(span).step_by(stride) {
+        let row = row.map_err(RunError::Io)?;
+        bytes += row.bytes();
+        picked.push(row);
+        if bytes > WALKED_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(picked)
 }
 
 /// Counts rows, `wanted` at most; `None` when there are more than are read for that.
@@ -201,6 +263,8 @@ fn count(rows: source::Rows, wanted: u64) -> Result<Option<u64>, RunError> {
 /// How a walk went.
 struct Walk {
     tally: Tally,
+    /// In row order.
+    ways: Vec<Way>,
     counts: BTreeMap<usize, Arc<CallCounts>>,
     not_taken: Vec<String>,
     /// The model of each teacher.
@@ -212,7 +276,8 @@ async fn walk(
     pipeline: &Pipeline,
     store: &Store,
     options: &Options,
-    rows: Vec<Row>,
+    rows: source::Rows,
+    settings: Settings,
 ) -> Result<Walk, RunError> {
     let control = Control::default();
     let budget = Budget::new(Caps::default(), Amount::default());
@@ -224,24 +289,40 @@ async fn walk(
     let not_taken = leave_out_programs(pipeline, &mut steps);
     let engine = Engine {
         stages: Arc::new(Stages::new(steps, pipeline.columns.clone())),
-        settings: Settings::default(),
-        until: Until::default(),
+        settings,
+        until: until(pipeline),
         control: control.clone(),
         progress: Arc::new(Progress::new(pipeline.steps.len())),
     };
-    let source = source::feed(Box::new(rows.into_iter().map(Ok)), None);
+    let source = source::feed(rows, None);
     let (sink, mut inbox) = mpsc::channel(1024);
-    let passing_by = async move { while inbox.recv().await.is_some() {} };
-    let (finish, ()) = tokio::join!(engine.run(source, sink), passing_by);
+    let looking_on = async move {
+        let mut ways = Vec::new();
+        while let Some(ended) = inbox.recv().await {
+            ways.extend(Way::of(&ended));
+        }
+        ways
+    };
+    let (finish, ways) = tokio::join!(engine.run(source, sink), looking_on);
     let finish = finish.map_err(|error| RunError::Io(waiting_rows(&error)))?;
     if let Some(reason) = control.reason() {
         return Err(RunError::Io(StopReason::sentence(&reason)));
     }
     let models = teachers.by_name.iter().map(|(name, teacher)| (name.clone(), teacher.model().to_owned()));
-    Ok(Walk { tally: finish.tally, counts: desk.monitor.steps(), not_taken, models: models.collect() })
+    let models = models.collect();
+    Ok(Walk { tally: finish.tally, ways, counts: desk.monitor.steps(), not_taken, models })
 }
 
 impl Walk {
+    fn knows_all(&self) -> bool {
+        self.tally.steps.iter().all(|step| !step.failed.contains_key(NOT_IN_STORE))
+    }
+
+    fn estimates(&self, facts: &[Facts], scale: Range) -> Vec<Estimate> {
+        let steps: Vec<(Seen, Facts)> = self.seen().into_iter().zip(facts.iter().copied()).collect();
+        estimate(&steps, scale)
+    }
+
     fn seen(&self) -> Vec<Seen> {
         let steps = self.tally.steps.iter().enumerate();
         let seen = steps.map(|(index, step)| {
@@ -285,31 +366,22 @@ impl CallRow for NotTaken {
     }
 }
 
-/// How many source rows the run takes: all, or what `until.kept` needs at the yield seen.
-fn rows_of_run(pipeline: &Pipeline, total: Option<u64>, most: u64, walked: &Tally) -> Interval {
-    let all = Interval { low: most, high: total };
-    let until = pipeline.file.source.sample.as_ref().and_then(|sample| sample.until);
-    let Some(kept) = until.and_then(|until| until.kept) else { return all };
-    let within = |rows: u64| total.map_or(rows, |total| rows.min(total));
-    if walked.kept == 0 {
-        // At the best every row is kept; at the worst none.
-        return Interval { low: within(kept), high: total };
-    }
-    let unknown: u64 = walked.steps.iter().filter_map(|step| step.failed.get(NOT_IN_STORE)).sum();
-    let decided = walked.rows_in.saturating_sub(unknown).max(1);
-    let needed = (kept as f64 * decided as f64 / walked.kept as f64).ceil() as u64;
-    Interval::exact(within(needed))
-}
-
 fn facts(pipeline: &Pipeline, step: &crate::pipeline::check::Step, stats: &[StepStats]) -> Facts {
-    let Some(teacher) = pipeline.teacher_of(step) else { return Facts::default() };
+    let operator = step.op.operator();
+    let rows_max = match &step.op {
+        Op::Limit(limit) => Some(limit.0),
+        _ => None,
+    };
+    let through = Facts { rows_per_row: operator.rows_per_row(), rows_max, ..Facts::default() };
+    let Some(teacher) = pipeline.teacher_of(step) else { return through };
     let stats = stats.iter().find(|stats| stats.step == step.name);
     Facts {
-        calls_per_row: step.op.operator().calls_per_row(),
-        max_tokens: step.op.operator().max_tokens(),
+        calls_per_row: operator.calls_per_row(),
+        max_tokens: operator.max_tokens(),
         price: teacher.price.map(Price::from),
         tokens_in: stats.map(|stats| stats.tokens_in).unwrap_or_default(),
         tokens_out: stats.map(|stats| stats.tokens_out).unwrap_or_default(),
+        ..through
     }
 }
 
@@ -484,22 +556,23 @@ steps:
         assert_eq!(edits, [("grade", false)]);
     }
 
-    #[test]
-    fn until_kept_needs_as_many_rows_as_the_yield_says() {
-        let pipeline = pipeline(
-            "source: { sample: { until: { kept: 10, tried: 100 }, draw: { n: [1, 2] } } }
-steps: [{ keep_if: n > 1 }]",
-        );
-        let check = |kept, unknown, expected| {
-            let mut tally = Tally::new(&["keep_if".to_owned()]);
-            tally.steps[0].failed.insert(NOT_IN_STORE.to_owned(), unknown);
-            let tally = Tally { rows_in: 40, kept, ..tally };
-            assert_eq!(rows_of_run(&pipeline, Some(100), 100, &tally), expected);
-        };
-        check(0, 40, Interval { low: 10, high: Some(100) });
-        check(10, 0, Interval::exact(40));
-        check(10, 20, Interval::exact(20));
-        check(1, 0, Interval::exact(100));
+    #[tokio::test]
+    async fn a_run_that_ends_early_takes_from_as_few_rows_as_do_to_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), Access::Write).unwrap();
+        let rows: Vec<Value> = (1..=30).map(|n| json!({ "n": n })).collect();
+        let text = STEPS.replace("[{ n: 1 }, { n: 2 }, { n: 3 }]", &json!(rows).to_string());
+        let limited = text.replace("  - judge", "  - limit: 4\n  - judge");
+        let fresh = planned(&limited, &store, &options()).await;
+        assert_eq!(word(&fresh), ["text (0, Some(0)) (4, Some(30))", "grade (0, Some(0)) (4, Some(4))"]);
+        assert_eq!(fresh.rows, Interval { low: 4, high: Some(30) });
+        answer_first(&store, &limited, 6).await;
+        let done = planned(&limited, &store, &options()).await;
+        assert_eq!(word(&done), ["text (4, Some(4)) (0, Some(0))", "grade (0, Some(0)) (1, Some(1))"]);
+        assert_eq!(done.rows, Interval::exact(4));
+        // What the run started beyond its end is no edit.
+        record_run(&store, json!({"text": {"calls": 6}})).await;
+        assert_eq!(planned(&limited, &store, &options()).await.edits, []);
     }
 
     #[tokio::test]
