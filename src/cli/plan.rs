@@ -7,10 +7,13 @@ use crate::call::budget::usd;
 use crate::cli::load::{Loaded, load, secrets};
 use crate::cli::{Exit, PipelineArgs, fail, print, runtime};
 use crate::pipeline::check::Pipeline;
-use crate::run::plan::estimate::Interval;
-use crate::run::plan::{Plan, plan};
+use crate::run::plan::estimate::{Estimate, Interval};
+use crate::run::plan::{Plan, StepPlan, plan};
 use crate::run::{Options, workspace};
 use crate::store::{Access, Store};
+
+/// Rows of a preview that a plan recommends.
+const PREVIEW_ROWS: u64 = 20;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -110,15 +113,30 @@ fn total(plan: &Plan) -> String {
 fn notes(plan: &Plan) -> Vec<String> {
     let mut notes = Vec::new();
     let calls = plan.steps.iter().filter(|step| step.estimate.calls != Interval::exact(0));
-    let open: Vec<String> = calls
-        .filter(|step| step.estimate.tokens_in.high.is_none())
-        .map(|step| format!("`{}`", step.step))
-        .collect();
-    if !open.is_empty() && plan.rows.high.is_some() {
+    let unseen: Vec<&StepPlan> = calls.filter(|step| !step.rendered && step.replies_seen == 0).collect();
+    let listed = |which: &dyn Fn(&Estimate) -> bool| {
+        let steps = unseen.iter().filter(|step| which(&step.estimate));
+        let names: Vec<String> = steps.map(|step| format!("`{}`", step.step)).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    if let Some(steps) = listed(&|estimate| estimate.tokens_in.high.is_some()) {
         notes.push(format!(
-            "the prompts of {} need answers that are not there yet; `textmill run … --rows 20` makes some, and \
-             what they cost is not paid again",
-            open.join(", ")
+            "the prompts of {steps} need answers that are not there yet: each earlier answer counts as in the \
+             prompt once, at the most as long as its `max_tokens` lets it be"
+        ));
+    }
+    if let Some(steps) =
+        listed(&|estimate| estimate.calls.high.is_some() && estimate.tokens_in.high.is_none())
+    {
+        notes.push(format!(
+            "the prompts of {steps} need answers that are not there yet, and nothing bounds these: give the \
+             steps before `max_tokens`"
+        ));
+    }
+    let few = plan.rows.high.map_or(PREVIEW_ROWS, |rows| rows.min(PREVIEW_ROWS));
+    if !unseen.is_empty() && few > 0 {
+        notes.push(format!(
+            "`textmill run … --rows {few}` makes some answers to tell by, and what they cost is not paid again"
         ));
     }
     if !plan.not_taken.is_empty() {

@@ -41,6 +41,8 @@ pub struct Step {
     pub name: String,
     pub when: Option<String>,
     pub op: Op,
+    /// The columns of the rows that come to the step.
+    pub columns: Columns,
 }
 
 impl Pipeline {
@@ -104,11 +106,11 @@ pub fn check(file: PipelineFile, doubts: &Doubts<'_>, base: &Path) -> (Option<Pi
     let mut problems = Vec::new();
     head(&file, &mut problems);
     let found = check_source(&file.source, doubts, base, &mut problems);
-    let Steps { steps, unclear } = steps(&file, doubts, &mut problems);
+    let Steps { mut steps, unclear } = steps(&file, doubts, &mut problems);
     let hidden = Hidden::new(doubts, found.is_none(), &unclear);
     let source_columns = with_types(&file, found.unwrap_or_default(), &hidden, &mut problems);
     let Followed { columns, teachers_used, files, history } =
-        follow(&file, &steps, source_columns.clone(), &hidden, base, &mut problems);
+        follow(&file, &mut steps, source_columns.clone(), &hidden, base, &mut problems);
     // What an unclear step is called and asks is written in it.
     let guessed = |name: &str| hidden.steps.iter().any(|step| doubts.mention(step, name));
     if teachers_used.iter().all(|name| file.teachers.contains_key(name)) {
@@ -262,7 +264,7 @@ fn steps(file: &PipelineFile, doubts: &Doubts<'_>, problems: &mut Vec<Problem>) 
             let hint = "give one of them a `name:`; draws, reasons and test replies hang on it";
             problems.push(Problem::error(place(), message).hint(hint));
         }
-        steps.push(Step { at, name, when: step.when.clone(), op });
+        steps.push(Step { at, name, when: step.when.clone(), op, columns: Columns::new() });
     }
     if file.steps.is_empty() {
         problems.push(Problem::warning(at("steps"), "there are no steps: the source is saved as it is"));
@@ -308,7 +310,7 @@ impl History {
 /// Follows the columns through all steps.
 fn follow(
     file: &PipelineFile,
-    steps: &[Step],
+    steps: &mut [Step],
     columns: Columns,
     hidden: &Hidden<'_>,
     base: &Path,
@@ -333,6 +335,7 @@ fn follow(
     let mut missing = Vec::new();
     for step in steps {
         let before = check.columns.clone();
+        step.columns.clone_from(&before);
         one_step(step, &mut check);
         let found = check.missing.drain(..).filter(|missing| !hidden.has(&missing.field, &step.at));
         missing.extend(found.map(|missing| (history.taken(&missing.field), missing)));

@@ -205,3 +205,24 @@ fn a_plan_knows_where_a_run_ends_early() {
     assert_eq!((&done["calls"], &done["edits"]), (&json!({"low": 0, "high": 0}), &json!([])));
     assert_eq!(done["rows"], json!({"low": 10, "high": 10}));
 }
+
+#[test]
+fn a_plan_bounds_the_prompts_that_need_answers() {
+    let workspace = Workspace::new();
+    let text = "textmill: 1\nname: p\nteachers:\n  w:\n    openai: { url: \"http://127.0.0.1:9/v1\", model: m }\n\
+                \x20   price: { input: 1, output: 2 }\nsource: { rows: [{ n: 1 }, { n: 2 }] }\nsteps:\n\
+                \x20 - generate: { teacher: w, prompt: \"Tell {{ n }}\", into: text, max_tokens: 100 }\n\
+                \x20 - judge: { teacher: w, prompt: \"Grade {{ text }}\", into: grade, max_tokens: 50 }\n\
+                save: { parquet: out }\n";
+    workspace.write("p.yaml", text);
+    let planned = workspace.run(&["plan", "p.yaml"]).ended(0).prints(&[
+        "the prompts of `grade` need answers that are not there yet: each earlier answer counts as in the prompt once",
+        "--rows 2` makes some answers",
+    ]);
+    assert!(!planned.stdout.contains("unknown") && !planned.stdout.contains("or more"), "{planned:#?}");
+    workspace.write("p.yaml", &text.replace(", max_tokens: 100", ""));
+    workspace
+        .run(&["plan", "p.yaml"])
+        .ended(0)
+        .prints(&["nothing bounds these: give the steps before `max_tokens`"]);
+}

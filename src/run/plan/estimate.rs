@@ -12,7 +12,7 @@ use crate::teacher::wire::Price;
 const BYTES_PER_TOKEN_MAX: f64 = 5.0;
 const BYTES_PER_TOKEN_MIN: f64 = 3.0;
 
-/// Replies from which on their mean and spread say something.
+/// Replies from which on their spread says something. Of fewer, the next ones may differ by as much as the mean.
 const REPLIES_MIN: u64 = 5;
 
 /// Standard deviations to either side of a mean: about 95 of 100 sums lie within two.
@@ -105,6 +105,10 @@ pub struct Facts {
     pub rows_max: Option<u64>,
     pub max_tokens: Option<u32>,
     pub price: Option<Price>,
+    /// Bytes of a request with nothing in the place of earlier answers, where that could be told.
+    pub prompt_bytes: Option<f64>,
+    /// Most tokens of all earlier answers of a row, where each is bounded.
+    pub answers_max: Option<u64>,
     /// The step's replies so far.
     pub tokens_in: Spread,
     pub tokens_out: Spread,
@@ -193,34 +197,49 @@ fn of_step(seen: &Seen, facts: &Facts, calls: Range, hits: Range) -> Estimate {
     }
 }
 
-/// From the prompts that could be rendered, else from replies so far.
+/// From the prompts that could be rendered, else from replies so far and what a prompt can come to.
 fn tokens_in(seen: &Seen, facts: &Facts, calls: Range) -> Range {
+    let tokens =
+        |bytes: f64| Range { low: bytes / BYTES_PER_TOKEN_MAX, high: Some(bytes / BYTES_PER_TOKEN_MIN) };
     if seen.misses > 0 {
-        let bytes = seen.miss_bytes as f64 / seen.misses as f64;
-        return calls
-            .times(Range { low: bytes / BYTES_PER_TOKEN_MAX, high: Some(bytes / BYTES_PER_TOKEN_MIN) });
+        return calls.times(tokens(seen.miss_bytes as f64 / seen.misses as f64));
     }
-    sum_of(&facts.tokens_in, calls).unwrap_or_else(|| calls.times(Range { low: 0.0, high: None }))
+    let bound = match facts.prompt_bytes {
+        Some(bytes) => {
+            let prompt = tokens(bytes);
+            // As if each earlier answer were in the prompt once and as long as it may be.
+            let answers = facts.answers_max.map(|most| tokens(most as f64 * BYTES_PER_TOKEN_MAX));
+            let high = answers.and_then(|answers| answers.plus(prompt).high);
+            Range { low: prompt.low, high }
+        }
+        None => Range { low: 0.0, high: None },
+    };
+    within(sum_of(&facts.tokens_in, calls), calls.times(bound))
 }
 
 /// From replies so far, else up to `max_tokens` each.
 fn tokens_out(facts: &Facts, calls: Range) -> Range {
     let most = calls.times(Range { low: 0.0, high: facts.max_tokens.map(f64::from) });
-    let Some(sum) = sum_of(&facts.tokens_out, calls) else { return most };
-    let high = match (sum.high, most.high) {
-        (Some(sum), Some(most)) => Some(sum.min(most)),
-        (sum, most) => sum.or(most),
-    };
-    Range { low: high.map_or(sum.low, |high| sum.low.min(high)), high }
+    within(sum_of(&facts.tokens_out, calls), most)
+}
+
+/// What replies say, where there are any, and never more than what is bounded otherwise.
+fn within(seen: Option<Range>, bound: Range) -> Range {
+    let Some(seen) = seen else { return bound };
+    match bound.high {
+        Some(high) => seen.at_most(high),
+        None => seen,
+    }
 }
 
 /// The sum over calls of a number whose spread is known from earlier ones. Its variance is that of the
 /// calls themselves plus that of the mean, which is itself an estimate.
 fn sum_of(spread: &Spread, calls: Range) -> Option<Range> {
-    if spread.count < REPLIES_MIN {
+    if spread.count == 0 {
         return None;
     }
-    let variance = spread.deviation * spread.deviation;
+    let least = if spread.count < REPLIES_MIN { spread.mean } else { 0.0 };
+    let variance = spread.deviation.max(least).powi(2);
     let margin = |calls: f64| DEVIATIONS * (variance * calls * (1.0 + calls / spread.count as f64)).sqrt();
     let low = (calls.low * spread.mean - margin(calls.low)).max(0.0);
     Some(Range { low, high: calls.high.map(|calls| calls * spread.mean + margin(calls)) })
@@ -315,5 +334,23 @@ mod tests {
         check(&[(seen, capped)], ONCE, &["0 100 300-500 4000 8300000-8500000"]);
         let few = Facts { tokens_out: Spread { count: 4, ..spread }, ..facts };
         check(&[(seen, few)], ONCE, &["0 100 300-500 0-6000 300000-12500000"]);
+    }
+    #[test]
+    fn a_prompt_that_waits_for_answers_is_bounded_by_them_and_by_few_replies() {
+        // 300 bytes of prompt and answers of 30 tokens, which are 150 bytes at the most.
+        let waits = Facts { prompt_bytes: Some(300.0), answers_max: Some(30), ..asks(1, Some(10)) };
+        let first = Seen { rows_in: 2, unknown: 2, misses: 2, miss_bytes: 30, ..Seen::default() };
+        let first = (first, asks(1, Some(30)));
+        check(
+            &[first, (Seen::default(), waits)],
+            ONCE,
+            &["0 2 6-10 0-60 6000-130000", "0 2 120-300 0-20 120000-340000"],
+        );
+        let one = Spread { count: 1, mean: 40.0, deviation: 0.0, max: 40 };
+        let seen = estimate(&[first, (Seen::default(), Facts { tokens_in: one, ..waits })], ONCE)[1];
+        assert_eq!(word(seen.tokens_in), "0-276");
+        let unbounded = Facts { answers_max: None, ..waits };
+        let open = estimate(&[first, (Seen::default(), unbounded)], ONCE)[1];
+        assert_eq!(word(open.tokens_in), "120-");
     }
 }

@@ -29,6 +29,7 @@ use crate::teacher::wire::Price;
 
 mod early;
 pub mod estimate;
+mod prompts;
 
 use early::Way;
 use estimate::{Estimate, Facts, Interval, Range, Seen, estimate};
@@ -113,7 +114,7 @@ impl Plan {
 /// Plans a run with these options; `store` may be opened for reading.
 pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Result<Plan, RunError> {
     let stats = store.step_stats(&pipeline.file.name)?;
-    let facts: Vec<Facts> = pipeline.steps.iter().map(|step| facts(pipeline, step, &stats)).collect();
+    let facts = facts(pipeline, &stats, &prompts::bytes(pipeline, store, options).await?);
     let Surveyed { rows, rows_walked, scale, walk, estimates } =
         survey(pipeline, store, options, &facts).await?;
     let seen = walk.seen();
@@ -271,14 +272,16 @@ struct Walk {
     models: IndexMap<String, String>,
 }
 
-/// Takes rows through all steps with the replies that the store has.
-async fn walk(
-    pipeline: &Pipeline,
-    store: &Store,
-    options: &Options,
-    rows: source::Rows,
-    settings: Settings,
-) -> Result<Walk, RunError> {
+/// All steps of a pipeline, built so that nothing is asked and nothing started.
+struct DrySteps {
+    control: Control,
+    desk: Arc<Desk>,
+    teachers: teachers::Started,
+    steps: Vec<StepRunners>,
+    not_taken: Vec<String>,
+}
+
+fn dry_steps(pipeline: &Pipeline, store: &Store, options: &Options) -> Result<DrySteps, RunError> {
     let control = Control::default();
     let budget = Budget::new(Caps::default(), Amount::default());
     let mut desk = Desk::new(store.clone(), budget, control.clone(), &pipeline.file.name, &options.epoch);
@@ -287,6 +290,18 @@ async fn walk(
     let teachers = teachers::offline(pipeline, &IndexMap::new());
     let mut steps = build_steps(pipeline, &teachers, &desk, &Arc::default())?;
     let not_taken = leave_out_programs(pipeline, &mut steps);
+    Ok(DrySteps { control, desk, teachers, steps, not_taken })
+}
+
+/// Takes rows through all steps with the replies that the store has.
+async fn walk(
+    pipeline: &Pipeline,
+    store: &Store,
+    options: &Options,
+    rows: source::Rows,
+    settings: Settings,
+) -> Result<Walk, RunError> {
+    let DrySteps { control, desk, teachers, steps, not_taken } = dry_steps(pipeline, store, options)?;
     let engine = Engine {
         stages: Arc::new(Stages::new(steps, pipeline.columns.clone())),
         settings,
@@ -366,23 +381,35 @@ impl CallRow for NotTaken {
     }
 }
 
-fn facts(pipeline: &Pipeline, step: &crate::pipeline::check::Step, stats: &[StepStats]) -> Facts {
-    let operator = step.op.operator();
-    let rows_max = match &step.op {
-        Op::Limit(limit) => Some(limit.0),
-        _ => None,
-    };
-    let through = Facts { rows_per_row: operator.rows_per_row(), rows_max, ..Facts::default() };
-    let Some(teacher) = pipeline.teacher_of(step) else { return through };
-    let stats = stats.iter().find(|stats| stats.step == step.name);
-    Facts {
-        calls_per_row: operator.calls_per_row(),
-        max_tokens: operator.max_tokens(),
-        price: teacher.price.map(Price::from),
-        tokens_in: stats.map(|stats| stats.tokens_in).unwrap_or_default(),
-        tokens_out: stats.map(|stats| stats.tokens_out).unwrap_or_default(),
-        ..through
+/// `prompt_bytes` has the length of each step's prompt without the answers in it.
+fn facts(pipeline: &Pipeline, stats: &[StepStats], prompt_bytes: &[Option<f64>]) -> Vec<Facts> {
+    let mut facts = Vec::new();
+    let mut answers_max = Some(0);
+    for (step, prompt_bytes) in pipeline.steps.iter().zip(prompt_bytes) {
+        let operator = step.op.operator();
+        let rows_max = match &step.op {
+            Op::Limit(limit) => Some(limit.0),
+            _ => None,
+        };
+        let through = Facts { rows_per_row: operator.rows_per_row(), rows_max, ..Facts::default() };
+        let Some(teacher) = pipeline.teacher_of(step) else {
+            facts.push(through);
+            continue;
+        };
+        let stats = stats.iter().find(|stats| stats.step == step.name);
+        facts.push(Facts {
+            calls_per_row: operator.calls_per_row(),
+            max_tokens: operator.max_tokens(),
+            price: teacher.price.map(Price::from),
+            tokens_in: stats.map(|stats| stats.tokens_in).unwrap_or_default(),
+            tokens_out: stats.map(|stats| stats.tokens_out).unwrap_or_default(),
+            prompt_bytes: *prompt_bytes,
+            answers_max,
+            ..through
+        });
+        answers_max = answers_max.zip(operator.max_tokens()).map(|(sum, most)| sum + u64::from(most));
     }
+    facts
 }
 
 /// Compares with the last run of the epoch: a step that used more replies then than the store has
@@ -525,8 +552,13 @@ steps:
         let fresh = planned(STEPS, &empty, &options()).await;
         assert_eq!(word(&fresh), ["text (0, Some(0)) (3, Some(3))", "grade (0, Some(0)) (3, Some(3))"]);
         assert_eq!((fresh.rows, fresh.rows_walked), (Interval::exact(3), 3));
-        let unbounded = fresh.usd_nano().unwrap();
-        assert!(unbounded.low > 0 && unbounded.high.is_none(), "{unbounded:?}");
+        // Every step has `max_tokens`, so that even the prompts that need answers have an upper end: that
+        // of 100 tokens is 500 bytes at the most, and 500 bytes are 167 tokens at the most.
+        let grade = fresh.steps[1].estimate;
+        assert!(grade.tokens_in.low > 0 && grade.tokens_in.high.is_some_and(|high| high > 3 * 166));
+        assert!(fresh.usd_nano().unwrap().high.is_some());
+        let open = planned(&STEPS.replace(", max_tokens: 100", ""), &empty, &options()).await;
+        assert_eq!(open.steps[1].estimate.tokens_in.high, None);
         let two = planned(STEPS, &empty, &Options { rows: Some(2), ..options() }).await;
         assert_eq!(two.rows, Interval::exact(2));
 
