@@ -240,6 +240,15 @@ impl Outcome {
         }
         Outcome::Split(row, children)
     }
+
+    /// Rows that go on.
+    pub fn rows(&self) -> u64 {
+        match self {
+            Outcome::Keep(_) => 1,
+            Outcome::Split(_, children) => children.len() as u64,
+            Outcome::Reject(..) | Outcome::Fail(..) => 0,
+        }
+    }
 }
 
 /// The type of a column, fixed before the first call. Every column may also hold null.

@@ -23,6 +23,8 @@ const DRAW_EVERY: Duration = Duration::from_millis(200);
 const PACE_EVERY: Duration = Duration::from_secs(1);
 const PACE_SPAN: Duration = Duration::from_secs(180);
 
+const NAME_CHARS_MAX: usize = 14;
+
 /// A running display; stopped before the final table.
 pub struct Display {
     done: CancellationToken,
@@ -93,14 +95,15 @@ impl View {
     async fn draw(&self, stop: &CancellationToken) {
         let block = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-        let lines: Vec<ProgressBar> = (0..=self.steps.len())
-            .map(|_| block.add(ProgressBar::new_spinner().with_style(style.clone())))
-            .collect();
+        let line = || block.add(ProgressBar::new_spinner().with_style(style.clone()));
+        let (head, total) = (line(), self.steps.len());
+        let lines: Vec<ProgressBar> = (0..=total).map(|_| line()).collect();
         while !stopped(stop, DRAW_EVERY).await {
-            for (step, line) in lines.iter().take(self.steps.len()).enumerate() {
+            head.set_message(HEAD);
+            for (step, line) in lines.iter().take(total).enumerate() {
                 line.set_message(self.step_line(step));
             }
-            lines[self.steps.len()].set_message(self.total_line());
+            lines[total].set_message(self.total_line());
         }
         let _ = block.clear();
     }
@@ -112,18 +115,20 @@ impl View {
     }
 
     fn step_line(&self, step: usize) -> String {
-        let (entered, left) = self.progress.step(step);
-        let name = &self.steps[step];
-        let mut line = format!("  {name:<20} in {entered:>8}  done {left:>8}");
-        if let Some(counts) = self.desk.monitor.steps().get(&step) {
-            line.push_str(&format!(
-                "  in flight {:>4}  calls {:>8}  from store {:>8}",
-                count(&counts.in_flight),
-                count(&counts.calls),
-                count(&counts.hits)
-            ));
-        }
-        line
+        let rows = self.progress.step(step);
+        let rows = [&rows.entered, &rows.passed, &rows.rejected, &rows.failed].map(count);
+        let calls = self.desk.monitor.steps().get(&step).map(|counts| {
+            let tokens = count(&counts.tokens_in) + count(&counts.tokens_out);
+            let (calls, priced) = (count(&counts.calls), count(&counts.unpriced) == 0);
+            StepCalls {
+                from_store: count(&counts.hits),
+                in_flight: count(&counts.in_flight),
+                calls,
+                tokens,
+                usd_nano: priced.then(|| count(&counts.usd_nano)),
+            }
+        });
+        step_line(&self.steps[step], rows, calls.as_ref(), self.started.elapsed())
     }
 
     fn total_line(&self) -> String {
@@ -164,6 +169,49 @@ impl View {
     }
 }
 
+/// What the numbers of a step's line are. Each column is as wide in every line.
+const HEAD: &str =
+    "  step                in     out rejected  failed  stored in flight  calls/s  tokens/s       USD";
+
+/// The calls of one step so far.
+struct StepCalls {
+    from_store: u64,
+    in_flight: u64,
+    calls: u64,
+    tokens: u64,
+    /// `None` where a price is missing.
+    usd_nano: Option<u64>,
+}
+
+/// A step's line: its rows in, out, rejected and failed, and its calls if it makes any.
+fn step_line(name: &str, rows: [u64; 4], calls: Option<&StepCalls>, elapsed: Duration) -> String {
+    let [entered, passed, rejected, failed] = rows.map(short);
+    let name = match name.chars().count() > NAME_CHARS_MAX {
+        true => name.chars().take(NAME_CHARS_MAX - 1).chain(['…']).collect(),
+        false => name.to_owned(),
+    };
+    let line = format!("  {name:<NAME_CHARS_MAX$} {entered:>7} {passed:>7} {rejected:>8} {failed:>7}");
+    let Some(calls) = calls else { return line };
+    let a_second = |number: u64| number as f64 / elapsed.as_secs_f64().max(0.001);
+    let usd = calls.usd_nano.map_or("unknown".to_owned(), |nano| format!("{:.4}", nano as f64 / 1e9));
+    format!(
+        "{line} {:>7} {:>9} {:>8.1} {:>9} {usd:>9}",
+        short(calls.from_store),
+        short(calls.in_flight),
+        a_second(calls.calls),
+        short(a_second(calls.tokens) as u64),
+    )
+}
+
+/// A number in six characters at the most.
+fn short(number: u64) -> String {
+    match number {
+        0..=999_999 => number.to_string(),
+        1_000_000..=999_999_999 => format!("{:.2}M", number as f64 / 1e6),
+        _ => format!("{:.2}G", number as f64 / 1e9),
+    }
+}
+
 fn count(number: &AtomicU64) -> u64 {
     number.load(Ordering::Relaxed)
 }
@@ -176,6 +224,42 @@ async fn stopped(stop: &CancellationToken, pause: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_has_a_line_of_a_hundred_columns_at_most() {
+        let check = |name: &str, rows, calls: Option<StepCalls>, expected: &str| {
+            let line = step_line(name, rows, calls.as_ref(), Duration::from_secs(10));
+            assert_eq!(line, expected);
+            assert!(line.chars().count() <= 100 && HEAD.len() <= 100, "{line}");
+        };
+        check(
+            "story",
+            [1200, 1100, 90, 2],
+            Some(StepCalls {
+                from_store: 7,
+                in_flight: 64,
+                calls: 425,
+                tokens: 91_234,
+                usd_nano: Some(12_345_678),
+            }),
+            "  story             1200    1100       90       2       7        64     42.5      9123    0.0123",
+        );
+        let most = StepCalls {
+            from_store: 12_345_678,
+            in_flight: 4096,
+            calls: 9_999_990,
+            tokens: 123_456_789_000,
+            usd_nano: Some(9_999_000_000_000),
+        };
+        check(
+            "a-name-that-is-long",
+            [123_456_789; 4],
+            Some(most),
+            "  a-name-that-i… 123.46M 123.46M  123.46M 123.46M  12.35M      4096 999999.0    12.35G 9999.0000",
+        );
+        check("keep_if", [9, 8, 1, 0], None, "  keep_if              9       8        1       0");
+        assert_eq!(HEAD.len(), 96);
+    }
 
     #[test]
     fn the_rest_goes_at_the_pace_of_late() {

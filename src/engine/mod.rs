@@ -127,16 +127,26 @@ pub enum Event {
     Bug(String),
 }
 
-/// Rows inside each step right now; for the progress display.
+/// Where the rows are right now; for the progress display.
 #[derive(Default)]
 pub struct Progress {
-    steps: Vec<(AtomicU64, AtomicU64)>,
+    steps: Vec<StepProgress>,
     pub rows_in: AtomicU64,
     /// Children opened minus parents ended by splits.
     pub split_off: AtomicU64,
     /// How many rows the source has; 0 while that is not known.
     pub rows_expected: AtomicU64,
     pub kept: AtomicU64,
+    pub rejected: AtomicU64,
+    pub failed: AtomicU64,
+}
+
+/// The rows of one step so far.
+#[derive(Default)]
+pub struct StepProgress {
+    pub entered: AtomicU64,
+    /// Rows that went on to the next step.
+    pub passed: AtomicU64,
     pub rejected: AtomicU64,
     pub failed: AtomicU64,
 }
@@ -160,17 +170,32 @@ impl Progress {
     }
 
     fn enter(&self, step: usize) {
-        self.steps[step].0.fetch_add(1, Ordering::Relaxed);
+        self.steps[step].entered.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn leave(&self, step: usize) {
-        self.steps[step].1.fetch_add(1, Ordering::Relaxed);
+    fn pass(&self, step: usize, rows: u64) {
+        self.steps[step].passed.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// Rows that entered and left a step so far.
-    pub fn step(&self, step: usize) -> (u64, u64) {
-        let (entered, left) = &self.steps[step];
-        (entered.load(Ordering::Relaxed), left.load(Ordering::Relaxed))
+    fn end(&self, end: &End) {
+        // A pipeline without steps can still save a value that does not fit its column.
+        let of = |step: &usize| self.steps.get(*step);
+        let (all, of_step) = match end {
+            End::Kept => (&self.kept, None),
+            End::Rejected { step, .. } => (&self.rejected, of(step).map(|step| &step.rejected)),
+            End::Failed { step, .. } => (&self.failed, of(step).map(|step| &step.failed)),
+            End::Split { children, .. } => {
+                self.split_off.fetch_add(u64::from(*children).saturating_sub(1), Ordering::Relaxed);
+                return;
+            }
+        };
+        for count in [Some(all), of_step].into_iter().flatten() {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn step(&self, step: usize) -> &StepProgress {
+        &self.steps[step]
     }
 }
 
@@ -448,15 +473,7 @@ impl Coordinator {
     }
 
     fn end(&mut self, segment: usize, ended: Ended) -> std::io::Result<()> {
-        let progress = &self.engine.progress;
-        match &ended.end {
-            End::Kept => progress.kept.fetch_add(1, Ordering::Relaxed),
-            End::Rejected { .. } => progress.rejected.fetch_add(1, Ordering::Relaxed),
-            End::Failed { .. } => progress.failed.fetch_add(1, Ordering::Relaxed),
-            End::Split { children, .. } => {
-                progress.split_off.fetch_add(u64::from(*children).saturating_sub(1), Ordering::Relaxed)
-            }
-        };
+        self.engine.progress.end(&ended.end);
         if !matches!(ended.end, End::Split { .. }) {
             self.decided += 1;
             self.decided_kept += u64::from(ended.end == End::Kept);
@@ -480,9 +497,10 @@ impl Coordinator {
             let Some(Arrived { row, key }) = self.order.pass(fold)? else { return Ok(()) };
             let decision = match key {
                 Some(key) => {
-                    self.engine.progress.enter(step);
                     let decision = self.states[fold].decide(&row.id, key);
-                    self.engine.progress.leave(step);
+                    if self.engine.stages.is_last(next - 1) && !matches!(decision, Decision::Reject(_)) {
+                        self.engine.progress.pass(step, 1);
+                    }
                     decision
                 }
                 None => Decision::Keep,

@@ -81,6 +81,15 @@ impl Stages {
         self.folds[fold]
     }
 
+    fn is_first(&self, stage: usize) -> bool {
+        stage == 0 || self.stages[stage - 1].step != self.stages[stage].step
+    }
+
+    /// Whether a row that comes past the stage has passed its step.
+    pub fn is_last(&self, stage: usize) -> bool {
+        stage + 1 == self.stages[stage].step_end
+    }
+
     /// Takes a row from a stage as far as it gets on its own.
     pub async fn advance(&self, mut row: Row, mut at: usize, progress: &Progress) -> Event {
         while let Some(stage) = self.stages.get(at) {
@@ -95,6 +104,9 @@ impl Stages {
                     return self.ended(at, row, End::Rejected { step: stage.step, reason });
                 }
             };
+            if !untouched && self.is_first(at) {
+                progress.enter(stage.step);
+            }
             if let Runner::Fold(fold) = &stage.runner {
                 let key = if untouched { None } else { Some(fold.key(&row)) };
                 return match key.transpose() {
@@ -106,14 +118,15 @@ impl Stages {
                 at = stage.step_end;
                 continue;
             }
-            progress.enter(stage.step);
             let id = row.id.clone();
             let outcome = match &stage.runner {
                 Runner::Map(map) => Ok(map.map(row)),
                 Runner::Call(call) => call.call(row).await,
                 Runner::Fold(_) => return Event::Bug(format!("row {id} reached a fold twice")),
             };
-            progress.leave(stage.step);
+            if self.is_last(at) {
+                progress.pass(stage.step, outcome.as_ref().map_or(0, Outcome::rows));
+            }
             match outcome {
                 Ok(Outcome::Keep(kept)) => row = kept,
                 Ok(Outcome::Split(row, children)) => return self.split(at, row, children),

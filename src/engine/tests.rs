@@ -133,10 +133,24 @@ impl Case {
             settings: self.settings,
             until: self.until,
             control: self.control,
-            progress,
+            progress: Arc::clone(&progress),
         };
         let finish = engine.run(source, sink).await.unwrap();
+        if finish.complete && finish.not_needed == 0 {
+            agree(&progress, &finish);
+        }
         (finish, reading.await.unwrap())
+    }
+}
+
+/// What the display counted while it went is what the accounts say in the end.
+fn agree(progress: &Progress, finish: &Finish) {
+    for (index, counted) in finish.tally.steps.iter().enumerate() {
+        let seen = progress.step(index);
+        let seen =
+            [&seen.entered, &seen.passed, &seen.rejected, &seen.failed].map(|n| n.load(Ordering::Relaxed));
+        let [rejected, failed] = [&counted.rejected, &counted.failed].map(|codes| codes.values().sum());
+        assert_eq!(seen, [counted.rows_in, counted.rows_out, rejected, failed], "step {index}");
     }
 }
 
