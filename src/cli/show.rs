@@ -135,17 +135,26 @@ fn show_rows(args: &Args, place: &Place) -> Exit {
 
 /// Shows a row and all its calls.
 fn show_row(args: &Args, id: &str, places: &[Place], workspace: &Path) -> Exit {
-    if let Err(message) = id.parse::<RowId>() {
-        return fail(message);
-    }
+    let id: RowId = match id.parse() {
+        Ok(id) => id,
+        Err(message) => return fail(message),
+    };
     let mut untraced = None;
+    let mut children = Vec::new();
     for place in places {
-        match trace::find(&place.path, id) {
+        match trace::find(&place.path, &id) {
             Ok(Found::Row(fields)) => return show_traced(args, place, &fields, workspace),
             Ok(Found::NoProvenance) => untraced = Some(place),
+            Ok(Found::Split(found)) => children.extend(found),
             Ok(Found::Nothing) => {}
             Err(error) => return unreadable(&error),
         }
+    }
+    if !children.is_empty() {
+        children.sort_unstable();
+        let listed: Vec<String> = children.iter().map(|child| format!("`{child}`")).collect();
+        let of = if untraced.is_some() { " (and, it may be, kept ones that do not say so)" } else { "" };
+        return fail(format_args!("row `{id}` was split; of its rows there are {}{of}", listed.join(", ")));
     }
     if let Some(place) = untraced {
         return fail(format_args!(
@@ -189,7 +198,7 @@ fn call_json(call: &TracedCall) -> Value {
         "teacher": call.teacher,
         "model": call.model,
         "key": call.key,
-        "attempts": call.attempts,
+        "attempts": call.stored.as_ref().map(|stored| stored.attempts),
         "request": call.stored.as_ref().map(|stored| parsed(&stored.request)),
         "reply": call.stored.as_ref().map(|stored| parsed(stored.reply.as_bytes())),
     })
@@ -197,7 +206,11 @@ fn call_json(call: &TracedCall) -> Value {
 
 fn call_text(number: usize, call: &TracedCall) -> String {
     let head = format!("call {number}: step `{}` asked `{}` ({})", call.step, call.teacher, call.model);
-    let mut text = format!("── {} ──\n", escaped(&head));
+    let again = match call.stored.as_ref().map_or(1, |stored| stored.attempts) {
+        0 | 1 => String::new(),
+        attempts => format!(", answered at attempt {attempts}"),
+    };
+    let mut text = format!("── {}{again} ──\n", escaped(&head));
     let Some(stored) = &call.stored else {
         text.push_str(&format!("the store has no reply `{}` any more\n\n", escaped(&call.key)));
         return text;

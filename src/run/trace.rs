@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::data::read::{ReadError, read_dataset};
-use crate::row::{Fields, Value};
+use crate::row::{Fields, RowId, Value};
 use crate::run::output::{CALLS, ROW};
 use crate::store::{Key, Store, StoreError};
 use crate::teacher::exchange::Exchange;
@@ -14,6 +14,8 @@ use crate::teacher::exchange::Exchange;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
     Row(Fields),
+    /// No row has the id, but these were split off the one that had.
+    Split(Vec<RowId>),
     /// No row has the id.
     Nothing,
     /// The rows do not say which they are: saved without `provenance`.
@@ -28,7 +30,6 @@ pub struct TracedCall {
     pub model: String,
     /// In hex, as the row has it.
     pub key: String,
-    pub attempts: u64,
     /// `None` when the store has no such reply (any more).
     pub stored: Option<StoredCall>,
 }
@@ -39,6 +40,8 @@ pub struct StoredCall {
     pub request: Vec<u8>,
     /// The reply's body as received.
     pub reply: String,
+    /// Times that it was sent until it was answered.
+    pub attempts: u32,
     pub exchange: Exchange,
 }
 
@@ -53,16 +56,21 @@ pub fn latest_run_folder(
 }
 
 /// The row with an id in a dataset or in a run's rejects or failures.
-pub fn find(dataset: &Path, row: &str) -> Result<Found, ReadError> {
+pub fn find(dataset: &Path, row: &RowId) -> Result<Found, ReadError> {
+    let mut children = Vec::new();
     for fields in read_dataset(dataset)? {
         let fields = fields?;
-        match fields.get(ROW).and_then(Value::as_str) {
-            None => return Ok(Found::NoProvenance),
-            Some(id) if id == row => return Ok(Found::Row(fields)),
-            Some(_) => {}
+        let Some(id) = fields.get(ROW).and_then(Value::as_str).and_then(|id| id.parse::<RowId>().ok()) else {
+            return Ok(Found::NoProvenance);
+        };
+        if id == *row {
+            return Ok(Found::Row(fields));
+        }
+        if id.parent().as_ref() == Some(row) {
+            children.push(id);
         }
     }
-    Ok(Found::Nothing)
+    Ok(if children.is_empty() { Found::Nothing } else { Found::Split(children) })
 }
 
 /// The calls of a row, in order, with what the store has of them.
@@ -80,7 +88,6 @@ pub fn calls(row: &Fields, store: &Store) -> Result<Vec<TracedCall>, StoreError>
             step: text(record, "step"),
             teacher: text(record, "teacher"),
             model: text(record, "model"),
-            attempts: record["attempts"].as_u64().unwrap_or(0),
             key,
             stored,
         });
@@ -93,7 +100,7 @@ fn stored(store: &Store, key: Key) -> Result<Option<StoredCall>, StoreError> {
     let request = found.request()?;
     let reply = String::from_utf8_lossy(&found.reply()?).into_owned();
     let exchange = Exchange::read(&found.origin.wire, &request, found.status, &reply);
-    Ok(Some(StoredCall { request, reply, exchange }))
+    Ok(Some(StoredCall { request, reply, attempts: found.attempts, exchange }))
 }
 
 #[cfg(test)]
@@ -112,7 +119,7 @@ mod tests {
         let mut part = PartWriter::create(folder.path(), columns, PartOptions::default()).unwrap();
         part.push(row).unwrap();
         part.finish().unwrap();
-        assert_eq!(&find(folder.path(), "17.1").unwrap(), expected);
+        assert_eq!(&find(folder.path(), &"17.1".parse().unwrap()).unwrap(), expected);
     }
 
     #[test]
@@ -120,6 +127,7 @@ mod tests {
         let row = json!({ROW: "17.1", "text": "x"});
         check(&row, &Found::Row(row.as_object().unwrap().clone()));
         check(&json!({ROW: "17.10"}), &Found::Nothing);
+        check(&json!({ROW: "17.1.2"}), &Found::Split(vec!["17.1.2".parse().unwrap()]));
         check(&json!({"text": "x"}), &Found::NoProvenance);
     }
 
@@ -127,12 +135,10 @@ mod tests {
     fn calls_that_the_store_lost_are_still_listed() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), Access::Read).unwrap();
-        let record =
-            json!({"step": "s", "teacher": "t", "model": "m", "key": "00".repeat(32), "attempts": 2});
+        let record = json!({"step": "s", "teacher": "t", "model": "m", "key": "00".repeat(32)});
         let row = json!({CALLS: [record, {"key": "broken"}]});
         let calls = calls(row.as_object().unwrap(), &store).unwrap();
-        let seen: Vec<_> =
-            calls.iter().map(|call| (call.step.as_str(), call.attempts, call.stored.is_some())).collect();
-        assert_eq!(seen, [("s", 2, false), ("", 0, false)]);
+        let seen: Vec<_> = calls.iter().map(|call| (call.step.as_str(), call.stored.is_some())).collect();
+        assert_eq!(seen, [("s", false), ("", false)]);
     }
 }

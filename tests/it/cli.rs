@@ -91,6 +91,24 @@ fn plan_tells_the_calls_before_and_after_a_run() {
 }
 
 #[test]
+fn show_says_of_a_row_how_often_it_was_asked_and_what_it_was_split_into() {
+    let (workspace, teacher) = (hello(), FakeTeacher::start(&["--reply-bytes", "100", "--fault", "500=0.5"]));
+    let text = workspace.read("hello.yaml").replace("max_tokens: 400", "max_tokens: 400, samples: 8");
+    workspace.write("hello.yaml", &text);
+    workspace.run(&["run", "hello.yaml", "--set", &to(&teacher)]);
+    workspace
+        .run(&["show", "hello.yaml", "--row", "0"])
+        .ended(2)
+        .says(&["row `0` was split; of its rows there are `0.0`, `0.1`"]);
+    let attempts = (0..24).map(|index| {
+        let id = format!("{}.{}", index / 8, index % 8);
+        let traced = workspace.json(&["show", "hello.yaml", "--row", &id, "--json"], 0);
+        traced["calls"][0]["attempts"].as_u64().unwrap_or(0)
+    });
+    assert!(attempts.collect::<Vec<u64>>().iter().any(|attempts| *attempts > 1));
+}
+
+#[test]
 fn show_lists_rows_and_traces_one() {
     let (workspace, teacher) = (hello(), FakeTeacher::start(&["--reply-bytes", "100"]));
     workspace
