@@ -2,7 +2,10 @@
 //!
 //! `textmill.schema.json` at the root of the repository is this text; the test below holds it fresh.
 
+use serde_json::Value;
+
 use crate::pipeline::file::PipelineFile;
+use crate::problem::{Key, KeyPath};
 
 /// The schema, pretty-printed, with a line feed at its end.
 pub fn text() -> String {
@@ -10,9 +13,51 @@ pub fn text() -> String {
     format!("{:#}\n", schema.as_value())
 }
 
+/// Whether a path leads to a map of named keys, whatever a file has there.
+pub fn is_map(path: &KeyPath) -> bool {
+    let schema = schemars::schema_for!(PipelineFile);
+    let root = schema.as_value();
+    let found = path.0.iter().try_fold(root, |at, key| child(root, at, key));
+    found.is_some_and(|at| plain(root, at)["properties"].is_object())
+}
+
+fn child<'s>(root: &'s Value, at: &'s Value, key: &Key) -> Option<&'s Value> {
+    let at = plain(root, at);
+    match key {
+        Key::Name(name) => at["properties"].get(name).or_else(|| at.get("additionalProperties")),
+        Key::Index(_) => at.get("items"),
+    }
+}
+
+/// What a schema says once references are followed and the choice of null is left out.
+fn plain<'s>(root: &'s Value, at: &'s Value) -> &'s Value {
+    if let Some(name) = at["$ref"].as_str().and_then(|reference| reference.strip_prefix("#/$defs/")) {
+        return plain(root, &root["$defs"][name]);
+    }
+    match at["anyOf"].as_array() {
+        Some(choices) => {
+            choices.iter().find(|choice| choice["type"] != "null").map_or(at, |choice| plain(root, choice))
+        }
+        None => at,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_are_known_by_their_paths() {
+        let check = |path: &str, expected| assert_eq!(is_map(&KeyPath::parse(path)), expected, "{path}");
+        check("", true);
+        check("budget", true);
+        check("budget.usd", false);
+        check("teachers.writer.limits", true);
+        check("source.sample.until", true);
+        check("steps.0.generate", true);
+        check("steps.0.generate.extra", false);
+        check("bugdet", false);
+    }
 
     /// `UPDATE=1 cargo nextest run schema` writes the committed file anew.
     #[test]

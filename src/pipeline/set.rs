@@ -5,27 +5,33 @@
 
 use std::path::PathBuf;
 
-use super::node::{Node, NodeValue, Origin, Span};
-use super::yaml;
+use super::node::{KeyNode, Node, NodeValue, Origin, Span};
+use super::{schema, yaml};
 use crate::problem::{Key, KeyPath, Place, Problem, did_you_mean, name_hint};
 
 /// Lays one `--set` argument over `root`; `index` counts the arguments from 0 and becomes the
 /// origin of the new value, so that later problems with it are shown at the argument.
 ///
 /// The value is read as YAML: a list in brackets, a map in braces, a quoted text, else a plain value.
-/// The path must exist, or lead to a map in which its last name becomes a new key.
+/// The path must exist, or lead to a map in which its last name becomes a new key; a map that the file does
+/// not have is made where one belongs.
 pub fn apply_set(root: &mut Node, argument: &str, index: usize) -> Result<(), Box<Problem>> {
     let problem = |message: String| Box::new(Problem::error(place(argument), message));
     let Some((written_path, written)) = argument.split_once('=') else {
         let problem = Problem::error(place(argument), format!("`{argument}` has no `=`"));
         return Err(Box::new(problem.hint("write `--set path.to.key=value`")));
     };
-    let path = resolve(root, &KeyPath::parse(written_path.trim()), argument)?;
+    let (path, below) = resolve(root, &KeyPath::parse(written_path.trim()), argument)?;
     if path.0.is_empty() {
         return Err(problem("there is no path before the `=`".to_owned()));
     }
     let value_at = argument.len() - written.trim_start().len();
     let value = value(written.trim(), argument, value_at, index)?;
+    let value = below.into_iter().rev().fold(value, |value, name| {
+        let span = value.span.clone();
+        let key = KeyNode { name, span: span.clone() };
+        Node { value: NodeValue::Map(vec![(key, value)]), span }
+    });
     root.set(&path, value).map_err(|_| problem(format!("`{path}` cannot be set")))
 }
 
@@ -38,8 +44,9 @@ pub(super) fn place_name(argument: &str) -> String {
     format!("--set {}", argument.replace('\n', "\u{240a}"))
 }
 
-/// Turns names of list items into indexes, and says what is wrong with a path that leads nowhere.
-fn resolve(root: &Node, path: &KeyPath, argument: &str) -> Result<KeyPath, Box<Problem>> {
+/// Turns names of list items into indexes, and says what is wrong with a path that leads nowhere. Where the
+/// file ends before the path does, the names of the rest come apart, for the maps to be made.
+fn resolve(root: &Node, path: &KeyPath, argument: &str) -> Result<(KeyPath, Vec<String>), Box<Problem>> {
     let mut node = root;
     let mut resolved = KeyPath::root();
     for (depth, key) in path.0.iter().enumerate() {
@@ -61,6 +68,10 @@ fn resolve(root: &Node, path: &KeyPath, argument: &str) -> Result<KeyPath, Box<P
         match node.child(&key) {
             Some(child) => node = child,
             None if is_last => {}
+            None if are_maps(&resolved, &key, &path.0[depth + 1..]) => {
+                let below = path.0[depth + 1..].iter().map(|key| KeyPath(vec![key.clone()]).to_string());
+                return Ok((resolved.join(key), below.collect()));
+            }
             None => {
                 let name = KeyPath(vec![key]).to_string();
                 let mut problem = problem(format!("{whole} has no key `{name}`"));
@@ -70,7 +81,18 @@ fn resolve(root: &Node, path: &KeyPath, argument: &str) -> Result<KeyPath, Box<P
         }
         resolved = resolved.join(key);
     }
-    Ok(resolved)
+    Ok((resolved, Vec::new()))
+}
+
+/// Whether a key that the file does not have, and all below it but the last, are maps by the schema.
+fn are_maps(parent: &KeyPath, key: &Key, below: &[Key]) -> bool {
+    let first = parent.join(key.clone());
+    let parents = below.iter().take(below.len().saturating_sub(1));
+    let rest = parents.scan(first.clone(), |path, key| {
+        *path = path.join(key.clone());
+        Some(path.clone())
+    });
+    std::iter::once(first).chain(rest).all(|path| schema::is_map(&path))
 }
 
 /// The index of the item that calls itself `name`.
@@ -182,6 +204,8 @@ steps:
         check("steps.0.generate.temperature=0.5", "steps.0.generate.temperature", &NodeValue::Float(0.5));
         check("steps.draft.generate.into=x", "steps.0.generate.into", &text("x", Style::Plain));
         check("steps.strict.judge.draws=null", "steps.1.judge.draws", &NodeValue::Null);
+        check("budget.calls=3", "budget.calls", &NodeValue::Integer(3));
+        check("source.sample.until.kept=3", "source.sample.until.kept", &NodeValue::Integer(3));
         let (root, result) = apply("limits={ a: [1, 2] }");
         assert_eq!(result, Ok(()));
         assert_eq!(root.get(&KeyPath::parse("limits.a.1")).map(|node| node.span.bytes.clone()), Some(16..17));
