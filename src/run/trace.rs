@@ -52,7 +52,7 @@ pub fn latest_run_folder(
     pipeline: &str,
 ) -> Result<Option<PathBuf>, StoreError> {
     let run = store.latest_run(pipeline)?;
-    Ok(run.map(|run| workspace.join(crate::store::FOLDER).join("runs").join(run.id)))
+    Ok(run.map(|run| workspace.join(crate::store::FOLDER).join(crate::store::RUNS).join(run.id)))
 }
 
 /// The row with an id in a dataset or in a run's rejects or failures.

@@ -39,6 +39,11 @@ pub enum StoreError {
     Full { path: PathBuf, detail: String },
     #[error("cannot write to `{path}`: {detail}; make the folder writable or use another workspace")]
     NotWritable { path: PathBuf, detail: String },
+    #[error(
+        "the store `{path}` cannot be read where nothing can be written beside it ({detail}), since what was \
+         saved last is still in its log; copy its folder to where you can write, or make it writable"
+    )]
+    LogNotRead { path: PathBuf, detail: String },
     #[error("the store `{path}` could not be read or written: {detail}; check the disk it is on")]
     Io { path: PathBuf, detail: String },
     #[error("a {what} of {bytes} bytes is too big for the store, which takes up to {bytes_max}")]
@@ -74,7 +79,11 @@ impl StoreError {
                 _ => StoreError::Refused { path, detail },
             };
         };
+        // SQLite has no code of its own for a header that it does not know.
+        let unknown_format = detail.contains("unsupported file format")
+            || error.sqlite_extended_error_code() == Some(rusqlite::ffi::SQLITE_FORMAT);
         match code {
+            _ if unknown_format => StoreError::Corrupt { path, detail },
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Corrupt { path, detail },
             ErrorCode::DiskFull => StoreError::Full { path, detail },
             ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen => {
@@ -121,6 +130,7 @@ mod tests {
         check(rusqlite::ffi::SQLITE_FULL, "no space left");
         check(rusqlite::ffi::SQLITE_CORRUPT, "is damaged");
         check(rusqlite::ffi::SQLITE_NOTADB, "is damaged");
+        check(rusqlite::ffi::SQLITE_FORMAT, "is damaged");
         check(rusqlite::ffi::SQLITE_READONLY, "make the folder writable");
         check(rusqlite::ffi::SQLITE_CANTOPEN, "make the folder writable");
         check(rusqlite::ffi::SQLITE_IOERR_FSYNC, "check the disk");

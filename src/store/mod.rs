@@ -41,6 +41,8 @@ use writer::{Desk, Writer};
 
 /// The folder, below the workspace, of everything that textmill keeps for itself.
 pub const FOLDER: &str = ".textmill";
+/// The folder, below that one, of what runs leave behind.
+pub const RUNS: &str = "runs";
 const FILE: &str = "store.sqlite3";
 const LOCK_FILE: &str = "lock";
 
@@ -134,6 +136,7 @@ impl Store {
     pub fn open(workspace: &Path, access: Access) -> Result<Store, StoreError> {
         let folder = workspace.join(FOLDER);
         let file = Arc::new(folder.join(FILE));
+        was_not_emptied(&folder, &file)?;
         let readers = Readers::new(&file);
         let (writer, recovered) = match access {
             Access::Write => {
@@ -189,6 +192,18 @@ impl Store {
         let refused = || StoreError::OpenedForReading { path: self.inner.file.to_path_buf() };
         self.inner.writer.as_ref().ok_or_else(refused)
     }
+}
+
+/// A file that is there and empty is a new store only where nothing has run: else everything in it was lost,
+/// and would be paid for again without a word.
+fn was_not_emptied(folder: &Path, file: &Path) -> Result<(), StoreError> {
+    let is_empty = fs::metadata(file).is_ok_and(|file| file.len() == 0);
+    let has_run = fs::read_dir(folder.join(RUNS)).is_ok_and(|mut runs| runs.next().is_some());
+    if is_empty && has_run {
+        let detail = "the file is empty, and runs were made here".to_owned();
+        return Err(StoreError::Corrupt { path: file.to_owned(), detail });
+    }
+    Ok(())
 }
 
 fn open_to_write(workspace: &Path, folder: &Path, file: &Path) -> Result<(Writer, Recovered), StoreError> {
@@ -284,10 +299,24 @@ mod tests {
             drop(Store::open(workspace, Access::Write).unwrap());
             Connection::open(store_file(workspace)).unwrap().pragma_update(None, "user_version", 99).unwrap();
         };
+        let header = |workspace: &Path| {
+            drop(Store::open(workspace, Access::Write).unwrap());
+            let mut bytes = fs::read(store_file(workspace)).unwrap();
+            // The format of the schema.
+            bytes[47] = 77;
+            fs::write(store_file(workspace), bytes).unwrap();
+        };
+        let emptied = |workspace: &Path| {
+            drop(Store::open(workspace, Access::Write).unwrap());
+            fs::create_dir_all(workspace.join(FOLDER).join(RUNS).join("r1")).unwrap();
+            fs::write(store_file(workspace), "").unwrap();
+        };
         let a_file = |workspace: &Path| fs::write(workspace.join(FOLDER), "").unwrap();
         for access in [Access::Write, Access::Read] {
             check_refused(access, noise, "is damaged");
             check_refused(access, newer, "has format 99");
+            check_refused(access, header, "is damaged");
+            check_refused(access, emptied, "is damaged: the file is empty");
         }
         check_refused(Access::Write, a_file, "cannot write to");
         check_refused(Access::Write, |workspace| fs::remove_dir(workspace).unwrap(), "cannot write to");

@@ -106,7 +106,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
         | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let mut connection = open(path, flags)?;
+    let mut connection = open(path, flags, path)?;
     // Before the journal mode is touched: a file that is not ours stays as it was.
     version(&connection, path)?;
     let journal: String =
@@ -125,10 +125,28 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Opens an existing store for reading; `None` when it holds no tables yet.
+///
+/// Readers share memory with the writer through a file beside the store. Where none can be made (a folder
+/// that is read-only), a store whose log is empty is read as a file that nobody changes.
 pub(super) fn open_reader(path: &Path) -> Result<Option<Connection>, StoreError> {
-    let flags =
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
-    let connection = open(path, flags)?;
+    match open_to_read(path, path) {
+        Err(StoreError::NotWritable { path, detail }) => {
+            if log_bytes(&path) > 0 {
+                return Err(StoreError::LogNotRead { path, detail });
+            }
+            let Some(alone) = unchanging(&path) else { return Err(StoreError::NotWritable { path, detail }) };
+            open_to_read(&path, Path::new(&alone))
+        }
+        opened => opened,
+    }
+}
+
+fn open_to_read(path: &Path, name: &Path) -> Result<Option<Connection>, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_EXRESCODE;
+    let connection = open(name, flags, path)?;
     let found = version(&connection, path)?;
     let known = format(MIGRATIONS);
     if found == 0 {
@@ -142,9 +160,23 @@ pub(super) fn open_reader(path: &Path) -> Result<Option<Connection>, StoreError>
     }
 }
 
-fn open(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+/// Bytes of the log beside a store: what was saved and is not in the store's own file yet.
+fn log_bytes(path: &Path) -> u64 {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    std::fs::metadata(log).map_or(0, |log| log.len())
+}
+
+/// The name under which SQLite takes a file for one that nobody changes.
+fn unchanging(path: &Path) -> Option<String> {
+    let name = path.to_str()?.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    Some(format!("file:{name}?immutable=1"))
+}
+
+/// `name` is what SQLite calls the store's file at `path`.
+fn open(name: &Path, flags: OpenFlags, path: &Path) -> Result<Connection, StoreError> {
     let open = || -> rusqlite::Result<Connection> {
-        let connection = Connection::open_with_flags(path, flags)?;
+        let connection = Connection::open_with_flags(name, flags)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         // One plan per statement. Otherwise this build of SQLite (STAT4) plans anew whenever a value is
         // bound, which took ten times as long as reading a reply (measured).
@@ -258,6 +290,23 @@ mod tests {
         let journal: String =
             Connection::open(&path).unwrap().query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
         assert_eq!(journal, "delete");
+    }
+
+    #[test]
+    fn a_store_that_nothing_can_be_written_beside_is_read_if_its_log_is_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a#b store.sqlite3");
+        drop(open_writer(&path).unwrap());
+        // As in a folder that is read-only, to root as well: the shared memory cannot be made.
+        let beside = |end: &str| folder.path().join(format!("a#b store.sqlite3{end}"));
+        std::os::unix::fs::symlink(folder.path().join("no/such"), beside("-shm")).unwrap();
+        let plain = open_to_read(&path, &path).map(|_| ());
+        assert!(matches!(plain, Err(StoreError::NotWritable { .. })), "{plain:?}");
+        let connection = open_reader(&path).unwrap().unwrap();
+        assert_eq!(version(&connection, &path).unwrap(), format(MIGRATIONS));
+        std::fs::write(beside("-wal"), "saved, and not in the store yet").unwrap();
+        let error = open_reader(&path).unwrap_err();
+        assert!(matches!(error, StoreError::LogNotRead { .. }), "{error}");
     }
 
     #[test]
