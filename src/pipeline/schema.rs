@@ -13,11 +13,14 @@ pub fn text() -> String {
     format!("{:#}\n", schema.as_value())
 }
 
-/// Whether a path leads to a map of named keys, whatever a file has there.
-pub fn is_map(path: &KeyPath) -> bool {
+/// Whether a path leads to a map of named keys, whatever a file has there. Its own last name must be one that
+/// the schema has: what users name themselves may be misspelt.
+pub fn is_known_map(path: &KeyPath) -> bool {
     let schema = schemars::schema_for!(PipelineFile);
     let root = schema.as_value();
-    let found = path.0.iter().try_fold(root, |at, key| child(root, at, key));
+    let Some((Key::Name(last), parents)) = path.0.split_last() else { return false };
+    let parent = parents.iter().try_fold(root, |at, key| child(root, at, key));
+    let found = parent.and_then(|parent| plain(root, parent)["properties"].get(last));
     found.is_some_and(|at| plain(root, at)["properties"].is_object())
 }
 
@@ -48,10 +51,12 @@ mod tests {
 
     #[test]
     fn maps_are_known_by_their_paths() {
-        let check = |path: &str, expected| assert_eq!(is_map(&KeyPath::parse(path)), expected, "{path}");
-        check("", true);
+        let check =
+            |path: &str, expected| assert_eq!(is_known_map(&KeyPath::parse(path)), expected, "{path}");
+        check("", false);
         check("budget", true);
         check("budget.usd", false);
+        check("teachers.writer", false);
         check("teachers.writer.limits", true);
         check("source.sample.until", true);
         check("steps.0.generate", true);

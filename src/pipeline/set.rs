@@ -92,7 +92,7 @@ fn are_maps(parent: &KeyPath, key: &Key, below: &[Key]) -> bool {
         *path = path.join(key.clone());
         Some(path.clone())
     });
-    std::iter::once(first).chain(rest).all(|path| schema::is_map(&path))
+    std::iter::once(first).chain(rest).all(|path| schema::is_known_map(&path))
 }
 
 /// The index of the item that calls itself `name`.

@@ -88,8 +88,8 @@ impl Enough {
         for row in ways.chunk_by(|a, b| a.ordinal == b.ordinal) {
             let passed = row.iter().filter(|way| self.is_past(way)).count() as u64;
             let open: Vec<&Way> = row.iter().filter(|way| way.unknown && !self.is_past(way)).collect();
-            let may_pass = open.iter().map(|way| self.rows_per_row[way.step.map_or(0, |step| step + 1)]);
-            let may_pass = may_pass.fold(Some(0_u64), |sum, each| Some(sum?.saturating_add(each?)));
+            let mut may_pass = open.iter().map(|way| self.rows_per_row[way.step.map_or(0, |step| step + 1)]);
+            let may_pass = may_pass.try_fold(0_u64, |sum, each| Some(sum.saturating_add(each?)));
             certain += passed;
             possible = possible.saturating_add(passed).saturating_add(may_pass.unwrap_or(u64::MAX));
             match open.is_empty() {
