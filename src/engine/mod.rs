@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::call::{Control, StopReason};
+use crate::engine::ahead::{Way, Yield};
 use crate::engine::order::Order;
 use crate::engine::spill::{Held, Spill, Weight};
 use crate::engine::stages::{Stages, end_of};
@@ -22,6 +23,7 @@ use crate::engine::tally::Tally;
 use crate::ops::{Decision, FoldKey, FoldState};
 use crate::row::{Failure, Fields, Reason, Row, RowId};
 
+mod ahead;
 pub mod order;
 pub mod spill;
 pub mod stages;
@@ -123,7 +125,11 @@ pub enum Event {
         ended: Ended,
     },
     /// The run is stopping or the row is not needed; it stays open.
-    Stopped(RowId),
+    Stopped {
+        id: RowId,
+        /// Whether a teacher had answered for it before.
+        asked: bool,
+    },
     Bug(String),
 }
 
@@ -214,7 +220,7 @@ pub struct Engine {
 /// How a run of the engine went.
 pub struct Finish {
     pub tally: Tally,
-    /// Rows started that turned out not to be needed.
+    /// Rows worked on that turned out not to be needed.
     pub not_needed: u64,
     /// Whether `until.kept` was reached, when it was asked for.
     pub reached: bool,
@@ -251,8 +257,8 @@ impl Engine {
             ready: BTreeMap::new(),
             source_ended: false,
             released_kept: 0,
-            decided: 0,
-            decided_kept: 0,
+            kept: Yield::default(),
+            ways: vec![Way::default(); folds],
         };
         coordinator.run(inbox).await
     }
@@ -282,9 +288,10 @@ struct Coordinator {
     source_ended: bool,
     /// Kept rows released in order.
     released_kept: u64,
-    /// Rows that came to an end so far, in any order, and how many of them were kept: the yield.
-    decided: u64,
-    decided_kept: u64,
+    /// How many rows were kept of those that came to an end so far, in any order.
+    kept: Yield,
+    /// How many rows came to each fold.
+    ways: Vec<Way>,
 }
 
 impl Coordinator {
@@ -367,13 +374,16 @@ impl Coordinator {
         self.active < settings.active_max && self.active_bytes < settings.active_bytes_max
     }
 
-    /// Under `until.kept`: whether the open rows are too few to give what is missing, at the yield seen
-    /// so far (one before anything is seen).
+    /// Whether the open rows are too few for all that the run still takes: under `until.kept` for the dataset,
+    /// and for every fold that ends after a number of rows.
     fn yield_wants_more(&self) -> bool {
-        let Some(wanted) = self.engine.until.kept else { return true };
-        let missing = wanted.saturating_sub(self.decided_kept) as f64;
-        let yield_seen = (self.decided_kept as f64 + 1.0) / (self.decided as f64 + 1.0);
-        (self.order.open_count() as f64) * yield_seen < missing
+        let kept_wanted = self.engine.until.kept.is_none_or(|wanted| {
+            self.kept.wants_more(self.order.open_count(), wanted.saturating_sub(self.kept.came()))
+        });
+        let folds_want = self.states.iter().zip(&self.ways).enumerate().all(|(fold, (state, way))| {
+            state.takes().is_none_or(|takes| way.wants_more(self.order.open_before(fold), takes))
+        });
+        kept_wanted && folds_want
     }
 
     fn admit(&mut self, item: Option<SourceItem>) {
@@ -435,13 +445,20 @@ impl Coordinator {
         self.active_bytes -= bytes;
         match event {
             Event::Arrived { fold, arrived } if self.order.needed(&arrived.row.id) => {
+                let comes = arrived.key.is_some();
+                self.ways[fold].seen.count(comes);
+                self.ways[fold].waiting += u64::from(comes);
                 self.order.arrive(fold, arrived)
             }
             Event::Split { row, step, segment, next, children } if self.order.needed(&row.id) => {
                 self.split(row, step, segment, next, children)
             }
             Event::Ended { segment, ended } if self.order.needed(&ended.row.id) => self.end(segment, ended),
-            Event::Stopped(_) => Ok(()),
+            Event::Stopped { id, asked } => {
+                // Nothing was done for it: it only waited for its turn.
+                self.not_needed -= u64::from(!asked && !self.order.needed(&id));
+                Ok(())
+            }
             Event::Bug(what) => {
                 self.engine.control.stop(StopReason::Fatal(format!("{what}; this is a bug in textmill")));
                 Ok(())
@@ -475,8 +492,8 @@ impl Coordinator {
     fn end(&mut self, segment: usize, ended: Ended) -> std::io::Result<()> {
         self.engine.progress.end(&ended.end);
         if !matches!(ended.end, End::Split { .. }) {
-            self.decided += 1;
-            self.decided_kept += u64::from(ended.end == End::Kept);
+            self.kept.count(ended.end == End::Kept);
+            self.ways.iter_mut().skip(segment).for_each(|way| way.seen.count(false));
         }
         self.order.end(segment, ended)
     }
@@ -497,6 +514,7 @@ impl Coordinator {
             let Some(Arrived { row, key }) = self.order.pass(fold)? else { return Ok(()) };
             let decision = match key {
                 Some(key) => {
+                    self.ways[fold].waiting -= 1;
                     let decision = self.states[fold].decide(&row.id, key);
                     if self.engine.stages.is_last(next - 1) && !matches!(decision, Decision::Reject(_)) {
                         self.engine.progress.pass(step, 1);

@@ -118,6 +118,11 @@ impl Order {
         self.open.iter().map(|segment| segment.len() as u64).sum()
     }
 
+    /// Open rows that have not passed a fold.
+    pub fn open_before(&self, fold: usize) -> u64 {
+        self.open[..=fold].iter().map(|segment| segment.len() as u64).sum()
+    }
+
     /// Source rows from the lowest open one to the last one read.
     pub fn rows_ahead(&self) -> u64 {
         let lowest = self.open.iter().rev().find_map(|segment| segment.first_key_value());

@@ -118,7 +118,7 @@ impl Stages {
                 at = stage.step_end;
                 continue;
             }
-            let id = row.id.clone();
+            let (id, asked) = (row.id.clone(), !row.calls.is_empty());
             let outcome = match &stage.runner {
                 Runner::Map(map) => Ok(map.map(row)),
                 Runner::Call(call) => call.call(row).await,
@@ -136,7 +136,7 @@ impl Stages {
                 Ok(Outcome::Fail(row, failure)) => {
                     return self.ended(at, row, End::Failed { step: stage.step, failure });
                 }
-                Err(_stopped) => return Event::Stopped(id),
+                Err(_stopped) => return Event::Stopped { id, asked },
             }
             at += 1;
         }

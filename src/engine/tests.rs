@@ -13,7 +13,7 @@ use super::stages::{Stages, StepRunners};
 use super::{End, Ended, Engine, Finish, Progress, Settings, Until};
 use crate::call::{Control, Stopped};
 use crate::kit::Columns;
-use crate::ops::{CallRow, Decision, FoldKey, FoldRow, FoldState, MapRow, Runner};
+use crate::ops::{CallRow, Decision, FoldKey, FoldRow, FoldState, Limit, MapRow, Runner};
 use crate::row::{Fields, Outcome, Reason, Row, RowId};
 
 /// A step from a function.
@@ -179,6 +179,17 @@ fn split_in(children: usize) -> Runner {
     })))
 }
 
+/// Keeps every third row.
+fn third() -> Runner {
+    Runner::Map(Box::new(Map(|row: Row| {
+        if row.id.ordinal.is_multiple_of(3) {
+            Outcome::Keep(row)
+        } else {
+            Outcome::Reject(row, Reason::new("no", json!(null)))
+        }
+    })))
+}
+
 fn ids(ends: &[(String, String)], end: &str) -> Vec<String> {
     ends.iter().filter(|(_, name)| name == end).map(|(id, _)| id.clone()).collect()
 }
@@ -270,16 +281,26 @@ async fn a_limit_cuts_what_is_upstream_and_counts_nothing_above_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_asks_for_no_more_rows_than_the_yield_says() {
+    let (control, calls): (Control, Arc<AtomicU64>) = (Control::default(), Arc::default());
+    let mut case = Case::new(300, vec![slow(&control, &calls, None), Runner::Fold(Box::new(Limit(10)))]);
+    case.control = control;
+    let (finish, ends) = case.run().await;
+    assert_eq!((ends.len(), calls.load(Ordering::Relaxed), finish.not_needed), (10, 10, 0));
+
+    let (control, calls): (Control, Arc<AtomicU64>) = (Control::default(), Arc::default());
+    let steps = vec![slow(&control, &calls, None), third(), Runner::Fold(Box::new(Limit(20)))];
+    let mut case = Case::new(100_000, steps);
+    case.control = control;
+    let (finish, ends) = case.run().await;
+    assert_eq!((ids(&ends, "kept").len(), finish.tally.rows_in), (20, 58));
+    assert!(calls.load(Ordering::Relaxed) < 100, "{} calls", calls.load(Ordering::Relaxed));
+}
+
+#[tokio::test(start_paused = true)]
 async fn until_kept_gives_the_first_in_row_order_exactly() {
     let (control, calls): (Control, Arc<AtomicU64>) = (Control::default(), Arc::default());
-    let third = Map(|row: Row| {
-        if row.id.ordinal.is_multiple_of(3) {
-            Outcome::Keep(row)
-        } else {
-            Outcome::Reject(row, Reason::new("no", json!(null)))
-        }
-    });
-    let steps = vec![slow(&control, &calls, None), Runner::Map(Box::new(third))];
+    let steps = vec![slow(&control, &calls, None), third()];
     let mut case = Case::new(100_000, steps);
     case.control = control;
     case.until = Until { kept: Some(20), tried: None };

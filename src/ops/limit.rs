@@ -2,7 +2,8 @@
 //!
 //! # What it does
 //! Keeps the first N rows in row order, whichever is done first. With the N-th of them the run has what it
-//! needs: later rows are not begun, and those under way are dropped as not needed.
+//! needs: later rows are not begun, and those under way are dropped as not needed. Until then no more rows are
+//! under way than the missing ones need, by the share of rows that came so far.
 //!
 //! # When to use it
 //! To try a pipeline on a few rows that pass all checks, or to make a dataset of a given size. For the
@@ -65,6 +66,10 @@ impl FoldState for Count {
         self.rows += 1;
         if self.rows == self.rows_max { Decision::KeepAsLast } else { Decision::Keep }
     }
+
+    fn takes(&self) -> Option<u64> {
+        Some(self.rows_max - self.rows)
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +81,7 @@ mod tests {
         let mut count = Limit(limit).start();
         for (ordinal, expected) in (0..).zip(expected) {
             assert_eq!(count.decide(&RowId::root(ordinal), FoldKey::new()), *expected, "{limit}: {ordinal}");
+            assert_eq!(count.takes(), Some(limit.saturating_sub(ordinal + 1)), "{limit}: {ordinal}");
         }
     }
 

@@ -116,6 +116,12 @@ pub trait FoldRow: Send + Sync {
 /// The serial part of a fold: sees rows in row order, failed ones left out.
 pub trait FoldState: Send {
     fn decide(&mut self, row: &RowId, key: FoldKey) -> Decision;
+
+    /// How many more rows it takes before it ends; `None` when it does not end by itself. The source is read
+    /// no further than the yield up to the fold says is needed for them.
+    fn takes(&self) -> Option<u64> {
+        None
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
