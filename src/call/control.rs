@@ -108,12 +108,9 @@ impl Control {
         });
     }
 
-    /// Resolves when no open row is below this one.
-    pub async fn lowest(&self, row: &RowId) {
-        let mut watching = self.0.lowest.subscribe();
-        let turn = |lowest: &Option<RowId>| lowest.as_ref().is_none_or(|lowest| row <= lowest);
-        // The sender lives as long as `self`.
-        let _ = watching.wait_for(turn).await;
+    /// Follows which row is the lowest open one.
+    pub fn lowest_open(&self) -> watch::Receiver<Option<RowId>> {
+        self.0.lowest.subscribe()
     }
 
     pub fn reason(&self) -> Option<StopReason> {

@@ -32,8 +32,9 @@ pub use control::{Control, StopReason};
 pub use dry::DryRun;
 pub use monitor::{CallCounts, Monitor};
 
-/// Requests in a row that a server declined before the run stops: whatever is wrong is wrong for all.
-const DECLINED_MAX: u32 = 20;
+/// Calls in a row that a server declined, or that did not reach it, before the run stops: whatever is wrong is
+/// wrong for all.
+const IN_A_ROW_MAX: u32 = 20;
 
 /// The run ended, or the row was not needed, before the call was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,17 +146,11 @@ impl Call<'_> {
         self.lowest.as_ref().map_or_else(|| self.row.id.clone(), |lowest| lowest.borrow().clone())
     }
 
-    /// Resolves when no open row is below the lowest one that waits for this call.
-    async fn is_first(&self, control: &Control) {
-        let Some(lowest) = &self.lowest else { return control.lowest(&self.row.id).await };
-        let mut watching = lowest.subscribe();
-        loop {
-            let row = watching.borrow_and_update().clone();
-            tokio::select! {
-                () = control.lowest(&row) => return,
-                _ = watching.changed() => {}
-            }
-        }
+    /// Resolves when a row below this one has come to wait for the call.
+    async fn outranked(&self, rank: &RowId) {
+        let Some(lowest) = &self.lowest else { return std::future::pending().await };
+        // The sender lives as long as `self`.
+        let _ = lowest.subscribe().wait_for(|row| row != rank).await;
     }
 }
 
@@ -328,13 +323,17 @@ impl Caller {
                 }
                 Fault::Transient { .. } => self.settle(call, reservation, SENT).await?,
                 Fault::TooLong { .. } | Fault::BadRequest { .. } => {
+                    self.stop_if_all_end_so(call, &fault);
                     self.declined(call, &fault, attempt, latency_ms, reservation).await?;
                     return Err(ended_by(&fault, attempt));
                 }
             }
             let random = self.counts.jitter();
             match retry::decide(attempt, self.teacher.attempts_max, &fault, random) {
-                Decision::GiveUp => return Err(ended_by(&fault, attempt)),
+                Decision::GiveUp => {
+                    self.stop_if_all_end_so(call, &fault);
+                    return Err(ended_by(&fault, attempt));
+                }
                 Decision::Again { after } if after.is_zero() => {}
                 Decision::Again { after } => tokio::select! {
                     () = tokio::time::sleep(after) => {}
@@ -458,7 +457,6 @@ impl Caller {
         reservation: Option<ReservationId>,
     ) -> Result<(), NoAnswer> {
         let Some((status, body)) = declined::record(fault) else { return Ok(()) };
-        self.stop_if_all_decline(call, fault);
         if !self.teacher.is_live() {
             // A cassette may be completed: what it lacks is looked for again.
             return self.settle(call, reservation, Amount::default()).await;
@@ -490,39 +488,55 @@ impl Caller {
         Ok(())
     }
 
-    /// Many declined requests in a row are one error of the run, not one of each row.
-    fn stop_if_all_decline(&self, call: &Call<'_>, fault: &Fault) {
-        let Fault::BadRequest { message } = fault else { return };
-        if self.counts.declined() >= DECLINED_MAX && self.desk.control.wants(&call.row.id) {
-            let sentence = format!(
-                "teacher `{}` declined {DECLINED_MAX} requests of step `{}` in a row; the last one with: {message}",
-                self.teacher.name, self.step
-            );
-            self.desk.control.stop(StopReason::Fatal(sentence));
+    /// Many calls in a row that were declined, or that reached nobody, are one error of the run, not one of each
+    /// row.
+    fn stop_if_all_end_so(&self, call: &Call<'_>, fault: &Fault) {
+        let in_a_row = self.counts.given_up(fault);
+        if in_a_row < IN_A_ROW_MAX || !self.desk.control.wants(&call.row.id) {
+            return;
         }
+        let (teacher, step) = (&self.teacher.name, &self.step);
+        let reason = match fault {
+            Fault::BadRequest { message } => StopReason::Fatal(format!(
+                "teacher `{teacher}` declined {IN_A_ROW_MAX} requests of step `{step}` in a row; the last one \
+                 with: {message}"
+            )),
+            Fault::Transient { code: "connection", message, .. } => StopReason::Stalled(format!(
+                "teacher `{teacher}` was not reached by {IN_A_ROW_MAX} calls of step `{step}` in a row; the last \
+                 one: {message}"
+            )),
+            _ => return,
+        };
+        self.desk.control.stop(reason);
     }
 
     async fn reserve(&self, call: &Call<'_>) -> Result<Option<ReservationId>, NoAnswer> {
         if !self.desk.budget.is_capped() {
             return Ok(None);
         }
-        if !self.desk.control.wants(&call.row.id) {
-            return Err(NoAnswer::Stopped);
-        }
-        let control = &self.desk.control;
-        let first = call.is_first(control);
-        let reserved = tokio::select! {
-            biased;
-            () = control.unwanted(&call.row.id) => return Err(NoAnswer::Stopped),
-            reserved = self.desk.budget.reserve(call.worst, first) => reserved,
-        };
-        if let Err(sentence) = reserved {
+        if let Err(sentence) = self.room(call).await? {
             self.desk.control.stop(StopReason::Budget(sentence));
             return Err(NoAnswer::Stopped);
         }
         match self.desk.store.reserve(&self.desk.scope, call.worst).await {
             Ok(id) => Ok(Some(id)),
             Err(error) => Err(self.stopped_by(&error)),
+        }
+    }
+
+    /// Waits for room in the budget with the rank that the call has, or until it has a lower one.
+    async fn room(&self, call: &Call<'_>) -> Result<Result<(), String>, NoAnswer> {
+        let Desk { control, budget, .. } = &*self.desk;
+        loop {
+            let rank = call.rank();
+            tokio::select! {
+                biased;
+                () = control.unwanted(&call.row.id) => return Err(NoAnswer::Stopped),
+                room = budget.reserve(rank.clone(), self.step_index, call.worst, control.lowest_open()) => {
+                    return Ok(room);
+                }
+                () = call.outranked(&rank) => {}
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 //! Counts that depend on timing (faults, retries) are here and never in a dataset.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -26,7 +26,8 @@ pub struct CallCounts {
     pub unpriced: AtomicU64,
     /// Replies whose servers did not say how many tokens they have.
     pub uncounted: AtomicU64,
-    declined_in_a_row: AtomicU32,
+    /// How the last calls without an answer ended, and how many of them in a row did so.
+    given_up: Mutex<(&'static str, u32)>,
     faults: Mutex<BTreeMap<&'static str, u64>>,
     jitter: Mutex<Jitter>,
 }
@@ -44,7 +45,7 @@ impl CallCounts {
             usd_nano: AtomicU64::new(0),
             unpriced: AtomicU64::new(0),
             uncounted: AtomicU64::new(0),
-            declined_in_a_row: AtomicU32::new(0),
+            given_up: Mutex::default(),
             faults: Mutex::default(),
             jitter: Mutex::new(Jitter::new(step as u64 ^ u64::from(std::process::id()))),
         }
@@ -78,24 +79,22 @@ impl CallCounts {
         self.unpriced.fetch_add(u64::from(usd_nano.is_none()), Ordering::Relaxed);
     }
 
-    /// A request was declined; how many of this step were in a row.
-    pub fn declined(&self) -> u32 {
-        self.declined_in_a_row.fetch_add(1, Ordering::Relaxed) + 1
+    /// A call was given up for a fault; how many of this step in a row were for the same.
+    pub fn given_up(&self, fault: &Fault) -> u32 {
+        let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        let (code, count) = &mut *given_up;
+        *count = if *code == code_of(fault) { *count + 1 } else { 1 };
+        *code = code_of(fault);
+        *count
     }
 
     pub fn answered(&self) {
-        self.declined_in_a_row.store(0, Ordering::Relaxed);
+        *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
     }
 
     pub fn fault(&self, fault: &Fault) {
-        let code = match fault {
-            Fault::Busy { .. } => "busy",
-            Fault::Fatal { .. } => "fatal",
-            Fault::Transient { code, .. } => code,
-            Fault::TooLong { .. } => "too_long",
-            Fault::BadRequest { .. } => "declined",
-        };
-        *self.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(code).or_default() += 1;
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        *faults.entry(code_of(fault)).or_default() += 1;
     }
 
     /// The counts as the store keeps them with a run.
@@ -124,6 +123,16 @@ impl CallCounts {
     }
 }
 
+fn code_of(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Busy { .. } => "busy",
+        Fault::Fatal { .. } => "fatal",
+        Fault::Transient { code, .. } => code,
+        Fault::TooLong { .. } => "too_long",
+        Fault::BadRequest { .. } => "declined",
+    }
+}
+
 pub struct Flying<'a>(&'a AtomicU64);
 
 impl Drop for Flying<'_> {
@@ -143,6 +152,11 @@ impl Monitor {
     pub fn counts(&self, step: usize) -> Arc<CallCounts> {
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(steps.entry(step).or_insert_with(|| Arc::new(CallCounts::new(step))))
+    }
+
+    /// Calls in flight, of all steps.
+    pub fn in_flight(&self) -> u64 {
+        self.steps().values().map(|counts| counts.in_flight.load(Ordering::Relaxed)).sum()
     }
 
     /// The counts of every step that calls.

@@ -134,13 +134,13 @@ impl View {
     fn total_line(&self) -> String {
         let progress = &self.progress;
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        let (mut calls, mut tokens, mut nano, mut unpriced, mut in_flight) = (0, 0, 0, 0, 0);
+        let (mut calls, mut tokens, mut nano, mut unpriced) = (0, 0, 0, 0);
+        let in_flight = self.desk.monitor.in_flight();
         for counts in self.desk.monitor.steps().values() {
             calls += count(&counts.calls);
             tokens += count(&counts.tokens_in) + count(&counts.tokens_out);
             nano += count(&counts.usd_nano);
             unpriced += count(&counts.unpriced);
-            in_flight += count(&counts.in_flight);
         }
         let cost =
             if unpriced > 0 && nano == 0 { "cost unknown".to_owned() } else { format!("{} USD", usd(nano)) };

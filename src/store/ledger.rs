@@ -29,6 +29,24 @@ impl Amount {
             calls: self.calls.saturating_add(other.calls),
         }
     }
+
+    #[must_use]
+    pub fn times(self, count: u64) -> Amount {
+        Amount {
+            usd_nano: self.usd_nano.saturating_mul(count),
+            tokens: self.tokens.saturating_mul(count),
+            calls: self.calls.saturating_mul(count),
+        }
+    }
+
+    /// What one call of these took on average; nothing without calls.
+    pub fn mean(self) -> Option<Amount> {
+        Some(Amount {
+            usd_nano: self.usd_nano.checked_div(self.calls)?,
+            tokens: self.tokens.checked_div(self.calls)?,
+            calls: 1,
+        })
+    }
 }
 
 /// An open reservation of this process.

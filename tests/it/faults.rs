@@ -80,10 +80,11 @@ textmill: 1
 name: shared
 teachers:
   writer: {{ openai: {{ url: "{}", model: fake }} }}
-budget: {{ calls: 2 }}
+budget: {{ calls: 1 }}
 source: {{ files: {{ path: rows.jsonl }} }}
 steps:
   - generate: {{ teacher: writer, prompt: "Write about {{{{ topic }}}}.", into: text, max_tokens: 400 }}
+    when: n == 0
   - judge: {{ teacher: writer, prompt: "The same for all.", into: grade, scale: [1, 5], max_tokens: 400 }}
 save: {{ parquet: out }}
 "#,
@@ -101,5 +102,5 @@ save: {{ parquet: out }}
         panic!("the run does not end");
     };
     assert_eq!(status.code(), Some(1));
-    assert_eq!(teacher.stats()["requests"], 2);
+    assert_eq!(teacher.stats()["requests"], 1);
 }
