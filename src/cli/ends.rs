@@ -9,12 +9,16 @@ use crate::call::Desk;
 use crate::call::budget::usd;
 use crate::cli::show;
 use crate::engine::tally::StepTally;
-use crate::run::Report;
+use crate::run::{Published, Report};
 
 /// The table of ends, the balance, the calls and what a kept row cost.
 pub fn table(report: &Report, desk: &Desk) -> String {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    // A terminal of no columns does not know its width.
+    if table.width() != Some(0) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
     table.set_header(["step", "in", "out", "split off", "rejected", "failed"]);
     for step in &report.tally.steps {
         table.add_row([
@@ -43,18 +47,23 @@ pub fn table(report: &Report, desk: &Desk) -> String {
     }
     lines.extend(calls(report, desk));
     lines.push(match &report.published {
-        Some(published) => format!(
-            "{} rows in {}{}",
-            published.rows,
-            published.folder.display(),
-            if published.partial { " (partial)" } else { "" }
-        ),
+        Some(published) => published_in(published),
         None if report.preview.is_some() => {
             "a preview: nothing was published; `--show` shows its rows".to_owned()
         }
         None => format!("nothing was published; what this run decided is in {}", report.folder.display()),
     });
     lines.join("\n")
+}
+
+/// `19 rows in datasets/lessons`; of a folder with other epochs, which of its rows they are.
+fn published_in(published: &Published) -> String {
+    let Published { folder, partial, epoch, rows, rows_of_all } = published;
+    let (folder, partial) = (folder.display(), if *partial { " (partial)" } else { "" });
+    if rows == rows_of_all {
+        return format!("{rows} rows in {folder}{partial}");
+    }
+    format!("{rows} rows of epoch `{epoch}`{partial} in {folder}, which has {rows_of_all} rows of all epochs")
 }
 
 fn reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
@@ -104,6 +113,31 @@ fn calls(report: &Report, desk: &Desk) -> Vec<String> {
     };
     lines.push(format!("{cost}{each}"));
     lines
+}
+
+/// What a person may wonder about at the end of a run, as sentences.
+pub fn remarks(report: &Report) -> Vec<String> {
+    let tally = &report.tally;
+    let mut remarks = Vec::new();
+    match report.spared {
+        Some(rows) => remarks.push(format!(
+            "this run kept no row and {} failed, so the {rows} published rows of its epoch stay as they are; \
+             run again when their failures are dealt with",
+            tally.failed
+        )),
+        None if tally.kept == 0 && report.stopped.is_none() => {
+            remarks.push(format!("no row was kept: {} rejected, {} failed", tally.rejected, tally.failed));
+        }
+        None => {}
+    }
+    if let (Some(wanted), None, false) = (report.until.kept, &report.stopped, report.reached) {
+        let why = match report.until.tried {
+            Some(tried) if tally.rows_in >= tried => format!("`until.tried: {tried}` ended the run"),
+            _ => "the source came to its end".to_owned(),
+        };
+        remarks.push(format!("{why} with {} of the {wanted} rows that `until.kept` asks for", tally.kept));
+    }
+    remarks
 }
 
 /// What the accounts could not be sure of.

@@ -1,8 +1,9 @@
 //! `textmill run`: run a pipeline, show how it goes, publish the dataset.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::call::{Control, StopReason};
+use crate::call::{Control, Desk, StopReason};
 use crate::cli::load::{Loaded, load};
 use crate::cli::progress::Display;
 use crate::cli::{Exit, PipelineArgs, ends, fail, machine, print, runtime, say};
@@ -90,8 +91,9 @@ async fn run(args: &Args, loaded: Loaded) -> Exit {
         Err(error) => return source.failed(&error),
     };
     source.show(&run.warnings, false);
-    let desk = std::sync::Arc::clone(&run.desk);
+    let desk = Arc::clone(&run.desk);
     listen(run.control.clone());
+    tokio::spawn(announce(Arc::clone(&desk)));
     let display = Display::start(&run);
     let ended = run.go().await;
     display.stop().await;
@@ -130,7 +132,18 @@ fn listen(control: Control) {
     });
 }
 
-fn finish(args: &Args, report: &Report, desk: &crate::call::Desk) -> Exit {
+/// Says at once why a run stops on its own: its calls in flight may take minutes to end.
+async fn announce(desk: Arc<Desk>) {
+    desk.control.stopping().cancelled().await;
+    let in_flight = desk.monitor.in_flight();
+    if let Some(reason) = desk.control.reason().filter(|reason| *reason != StopReason::Interrupted)
+        && in_flight > 0
+    {
+        say(format_args!("{}; finishing {in_flight} calls in flight", reason.sentence()));
+    }
+}
+
+fn finish(args: &Args, report: &Report, desk: &Desk) -> Exit {
     if args.show {
         print(&ends::rows(report));
     }
@@ -138,6 +151,9 @@ fn finish(args: &Args, report: &Report, desk: &crate::call::Desk) -> Exit {
         print(&format!("{:#}\n", ends::json(report, desk)));
     } else {
         say(ends::table(report, desk));
+    }
+    for remark in ends::remarks(report) {
+        say(remark);
     }
     for warning in ends::warnings(report, desk) {
         say(format_args!("warning: {warning}"));

@@ -103,13 +103,23 @@ pub struct Report {
     pub not_needed: u64,
     /// Whether `until.kept` was reached, when it was asked for.
     pub reached: bool,
+    pub until: Until,
     pub published: Option<Published>,
+    /// Rows of the epoch that stay published, because this run kept none and failed some.
+    pub spared: Option<u64>,
     /// Where the kept rows of a preview are.
     pub preview: Option<PathBuf>,
     /// Where rejects and failures are.
     pub folder: PathBuf,
     pub started_unix_ms: i64,
     pub ended_unix_ms: i64,
+}
+
+/// What came of the engine and the writer.
+struct Driven {
+    finish: Finish,
+    published: Option<Published>,
+    spared: Option<u64>,
 }
 
 /// Why a run could not start or could not end well.
@@ -206,7 +216,7 @@ impl Run {
         let ended = self.drive(started_unix_ms).await;
         let ended_unix_ms = clock::unix_ms();
         let (status, summary) = match &ended {
-            Ok((finish, published)) => {
+            Ok(Driven { finish, published, .. }) => {
                 let status = if finish.complete { RunStatus::Finished } else { RunStatus::Stopped };
                 (status, self.summary(finish, published.as_ref()))
             }
@@ -214,8 +224,9 @@ impl Run {
         };
         self.teachers.stop().await;
         let recorded = self.store.end_run(&self.id, status, ended_unix_ms, &summary).await;
-        let (finish, published) = ended?;
+        let Driven { finish, published, spared } = ended?;
         recorded?;
+        let until = self.until();
         Ok(Report {
             id: self.id,
             tally: finish.tally,
@@ -224,14 +235,16 @@ impl Run {
             not_needed: finish.not_needed,
             // A preview is not asked for its number of rows.
             reached: finish.reached || self.options.rows.is_some(),
+            until,
             published,
+            spared,
             folder: self.folder,
             started_unix_ms,
             ended_unix_ms,
         })
     }
 
-    async fn drive(&self, started_unix_ms: i64) -> Result<(Finish, Option<Published>), RunError> {
+    async fn drive(&self, started_unix_ms: i64) -> Result<Driven, RunError> {
         let stages = Arc::new(self.stages()?);
         let rows = source::open(&self.pipeline, &self.options).map_err(RunError::Problems)?;
         let rows = source::scrubbed(rows, Arc::clone(&self.teachers.secrets));
@@ -251,15 +264,18 @@ impl Run {
         let written =
             writing.await.map_err(|error| RunError::Io(format!("the writer ended early: {error}")))?;
         let written = written?;
-        let worth =
-            finish.complete || (self.options.partial && written.betters_what_is_there(&self.options.epoch));
-        if !worth {
+        let epoch = &self.options.epoch;
+        // Rows that failed are not decided: they take nothing from the place of those that were kept.
+        let spared = (finish.tally.failed > 0).then(|| written.would_be_emptied(epoch)).flatten();
+        let worth = finish.complete || (self.options.partial && written.betters_what_is_there(epoch));
+        if !worth || spared.is_some() {
             written.keep_aside()?;
-            return Ok((finish, None));
+            return Ok(Driven { finish, published: None, spared });
         }
         let published = written.publish(self, &finish, started_unix_ms)?;
         // A preview is there to be looked at, in the run's own folder.
-        Ok((finish, self.options.rows.is_none().then_some(published)))
+        let published = self.options.rows.is_none().then_some(published);
+        Ok(Driven { finish, published, spared })
     }
 
     /// Counts the source's rows beside the run, for the display.

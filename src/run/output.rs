@@ -31,8 +31,13 @@ pub(crate) const CALLS: &str = "textmill_calls";
 #[derive(Clone, Debug)]
 pub struct Published {
     pub folder: PathBuf,
+    /// Whether this epoch's rows are a prefix.
     pub partial: bool,
+    pub epoch: String,
+    /// Rows of this epoch.
     pub rows: u64,
+    /// Rows of all epochs in the folder.
+    pub rows_of_all: u64,
 }
 
 /// The models that each teacher's servers said they used.
@@ -201,24 +206,43 @@ impl Written {
     /// Whether a partial dataset would take nothing away: it has rows, and what is published of its epoch now
     /// is nothing, or partial with no more rows.
     pub fn betters_what_is_there(&self, epoch: &str) -> bool {
-        let rows: u64 = self.kept.iter().map(|part| part.rows).sum();
+        let rows = self.rows();
+        let partial = self.published_parts(epoch).all(|part| part.partial);
+        rows > 0 && partial && self.published_rows(epoch) <= rows
+    }
+
+    /// The published rows of an epoch that a dataset without rows would replace; nothing when there are none or
+    /// rows were kept.
+    pub fn would_be_emptied(&self, epoch: &str) -> Option<u64> {
+        let published = self.published_rows(epoch);
+        (self.rows() == 0 && published > 0).then_some(published)
+    }
+
+    fn rows(&self) -> u64 {
+        self.kept.iter().map(|part| part.rows).sum()
+    }
+
+    fn published_rows(&self, epoch: &str) -> u64 {
+        self.published_parts(epoch).map(|part| part.rows).sum()
+    }
+
+    fn published_parts(&self, epoch: &str) -> impl Iterator<Item = &PartRecord> {
         let published = self.publication.published().into_iter().flat_map(|manifest| &manifest.parts);
-        let of_epoch: Vec<&PartRecord> = published.filter(|part| part.epoch == epoch).collect();
-        let no_loss = of_epoch.iter().all(|part| part.partial)
-            && of_epoch.iter().map(|part| part.rows).sum::<u64>() <= rows;
-        rows > 0 && no_loss
+        published.filter(move |part| part.epoch == epoch)
     }
 
     /// Puts the dataset in its place; other epochs' parts stay in it.
     pub fn publish(self, run: &Run, finish: &Finish, started_unix_ms: i64) -> Result<Published, WriteError> {
-        let rows = self.kept.iter().map(|part| part.rows).sum();
+        let rows = self.rows();
         let mut manifest = self.manifest(run, finish, started_unix_ms);
         manifest.parts.extend(self.publication.carry_earlier(&manifest.epoch)?);
         manifest.partial = manifest.parts.iter().any(|part| part.partial);
         manifest.parts.sort_by(|a, b| a.path.cmp(&b.path));
         let folder = run.pipeline().base.join(&run.pipeline().file.save.parquet);
         self.publication.commit(&manifest, run.file_text())?;
-        Ok(Published { folder, partial: manifest.partial, rows })
+        let rows_of_all = manifest.parts.iter().map(|part| part.rows).sum();
+        let partial = !finish.complete;
+        Ok(Published { folder, partial, epoch: manifest.epoch, rows, rows_of_all })
     }
 
     fn manifest(&self, run: &Run, finish: &Finish, started_unix_ms: i64) -> Manifest {

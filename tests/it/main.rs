@@ -10,5 +10,6 @@ mod keys;
 mod problems;
 mod readme;
 mod secrets;
+mod stops;
 mod tidy;
 mod workspace;
