@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::call::{Control, StopReason};
 use crate::engine::ahead::{Way, Yield};
-use crate::engine::order::Order;
+use crate::engine::order::{Order, Standing};
 use crate::engine::spill::{Held, Spill, Weight};
 use crate::engine::stages::{Stages, end_of};
 use crate::engine::tally::Tally;
@@ -75,6 +75,16 @@ pub enum End {
     Split { step: usize, children: u32 },
 }
 
+impl End {
+    /// The step that came to it; the end of all steps has none.
+    fn step(&self) -> Option<usize> {
+        match self {
+            End::Kept => None,
+            End::Rejected { step, .. } | End::Failed { step, .. } | End::Split { step, .. } => Some(*step),
+        }
+    }
+}
+
 /// A row and its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
@@ -127,6 +137,7 @@ pub enum Event {
     /// The run is stopping or the row is not needed; it stays open.
     Stopped {
         id: RowId,
+        step: usize,
         /// Whether a teacher had answered for it before.
         asked: bool,
     },
@@ -253,6 +264,7 @@ impl Engine {
             rows_in: 0,
             cut: None,
             not_needed: 0,
+            stopped_at: BTreeMap::new(),
             children_not_needed: BTreeMap::new(),
             ready: BTreeMap::new(),
             source_ended: false,
@@ -280,6 +292,8 @@ struct Coordinator {
     /// The row after which nothing is needed.
     cut: Option<RowId>,
     not_needed: u64,
+    /// The steps at which rows were when the run stopped.
+    stopped_at: BTreeMap<RowId, usize>,
     /// Children that a cut took away, by their parents, whose splits are in the accounts.
     children_not_needed: BTreeMap<RowId, u64>,
     /// Rows that were split off and wait for room; the lowest goes first.
@@ -454,9 +468,13 @@ impl Coordinator {
                 self.split(row, step, segment, next, children)
             }
             Event::Ended { segment, ended } if self.order.needed(&ended.row.id) => self.end(segment, ended),
-            Event::Stopped { id, asked } => {
-                // Nothing was done for it: it only waited for its turn.
-                self.not_needed -= u64::from(!asked && !self.order.needed(&id));
+            Event::Stopped { id, step, .. } if self.order.needed(&id) => {
+                self.stopped_at.insert(id, step);
+                Ok(())
+            }
+            Event::Stopped { asked, .. } => {
+                // Nothing was done for it if it only waited for its turn.
+                self.not_needed -= u64::from(!asked);
                 Ok(())
             }
             Event::Bug(what) => {
@@ -495,7 +513,8 @@ impl Coordinator {
             self.kept.count(ended.end == End::Kept);
             self.ways.iter_mut().skip(segment).for_each(|way| way.seen.count(false));
         }
-        self.order.end(segment, ended)
+        let step = ended.end.step().unwrap_or_else(|| self.engine.stages.steps.len().saturating_sub(1));
+        self.order.end(segment, step, ended)
     }
 
     /// Lets rows pass the folds that they wait at, the last fold first: it frees room.
@@ -568,6 +587,19 @@ impl Coordinator {
         Ok(())
     }
 
+    /// The step at which a row is that did not come to its end.
+    fn step_of(&self, id: &RowId, standing: &Standing) -> usize {
+        let stages = &self.engine.stages;
+        match standing {
+            Standing::Ended(step) => *step,
+            Standing::Waiting(fold) => stages.step_of_fold(*fold),
+            Standing::Working(segment) => {
+                let first = || segment.checked_sub(1).map_or(0, |fold| stages.step_of_fold(fold));
+                self.stopped_at.get(id).copied().unwrap_or_else(first)
+            }
+        }
+    }
+
     fn finish(mut self) -> Finish {
         let rows_in = match &self.cut {
             Some(cut) => self.rows_in.min(cut.ordinal + 1),
@@ -576,11 +608,13 @@ impl Coordinator {
         for (parent, children) in &self.children_not_needed {
             self.tally.uncount_children(parent, *children);
         }
-        let unaccounted = self.order.unaccounted();
-        self.tally.close(rows_in, unaccounted);
+        for (id, standing) in self.order.unaccounted() {
+            self.tally.count_open(self.step_of(id, &standing));
+        }
+        self.tally.close(rows_in);
         // A run whose accounts do not balance is not one to publish.
         let ended = self.source_ended || self.cut.is_some();
-        let complete = ended && unaccounted == 0 && self.tally.balances();
+        let complete = ended && self.tally.open == 0 && self.tally.balances();
         let reached = self.engine.until.kept.is_none_or(|wanted| self.released_kept >= wanted);
         Finish { tally: self.tally, not_needed: self.not_needed, reached, complete }
     }

@@ -16,13 +16,23 @@ enum Slot {
     Waiting(Held<Arrived>),
 }
 
+/// Where a row stands that the accounts do not have yet.
+pub enum Standing {
+    /// At work in a segment, or stopped there.
+    Working(usize),
+    /// In front of a fold.
+    Waiting(usize),
+    /// At an end that a step came to, with an open row below.
+    Ended(usize),
+}
+
 pub struct Order {
     /// Open rows by segment: segment `s` lies between fold `s - 1` and fold `s`, the last one behind
     /// all folds. Rows pass folds in row order, so every id in a segment is lower than every id in an
     /// earlier one: the lowest row of a segment has nothing upstream to wait for.
     open: Vec<BTreeMap<RowId, Slot>>,
-    /// Ends that wait for lower rows.
-    ends: BTreeMap<RowId, Held<Ended>>,
+    /// Ends that wait for lower rows, with the steps that came to them.
+    ends: BTreeMap<RowId, (usize, Held<Ended>)>,
     /// The source's next ordinal, or nothing when the source is at its end.
     next_source: Option<u64>,
     /// Rows above this id are not needed.
@@ -88,13 +98,13 @@ impl Order {
         self.spill.take(held).map(Some)
     }
 
-    /// A row came to an end in a segment.
-    pub fn end(&mut self, segment: usize, ended: Ended) -> std::io::Result<()> {
+    /// A row came to an end at a step, in a segment.
+    pub fn end(&mut self, segment: usize, step: usize, ended: Ended) -> std::io::Result<()> {
         self.open[segment].remove(&ended.row.id);
         let id = ended.row.id.clone();
         let next = self.lowest_open().is_none_or(|lowest| id < lowest);
         let held = if next { self.spill.keep(ended) } else { self.spill.hold(ended)? };
-        self.ends.insert(id, held);
+        self.ends.insert(id, (step, held));
         Ok(())
     }
 
@@ -105,7 +115,7 @@ impl Order {
         if lowest.is_some_and(|lowest| *first.key() > lowest) {
             return Ok(None);
         }
-        let held = first.remove();
+        let (_, held) = first.remove();
         self.spill.take(held).map(Some)
     }
 
@@ -144,7 +154,7 @@ impl Order {
                 away.push(row);
             }
         }
-        for (row, held) in split_above(&mut self.ends, id) {
+        for (row, (_, held)) in split_above(&mut self.ends, id) {
             self.spill.forget(&held);
             away.push(row);
         }
@@ -155,8 +165,8 @@ impl Order {
 
     /// Rows that the accounts do not have: open ones, and ends that wait for an open row below. The
     /// children of a split that waits are not counted beside it.
-    pub fn unaccounted(&self) -> u64 {
-        let waits = |id: &RowId| {
+    pub fn unaccounted(&self) -> impl Iterator<Item = (&RowId, Standing)> {
+        let waits = move |id: &RowId| {
             let mut ancestor = id.parent();
             while let Some(row) = ancestor {
                 if self.ends.contains_key(&row) {
@@ -166,8 +176,14 @@ impl Order {
             }
             false
         };
-        let open = self.open.iter().flat_map(|segment| segment.keys());
-        open.chain(self.ends.keys()).filter(|id| !waits(id)).count() as u64
+        let open = self.open.iter().enumerate().flat_map(|(segment, rows)| {
+            rows.iter().map(move |(id, slot)| match slot {
+                Slot::Working => (id, Standing::Working(segment)),
+                Slot::Waiting(_) => (id, Standing::Waiting(segment)),
+            })
+        });
+        let ends = self.ends.iter().map(|(id, (step, _))| (id, Standing::Ended(*step)));
+        open.chain(ends).filter(move |(id, _)| !waits(id))
     }
 }
 

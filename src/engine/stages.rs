@@ -136,7 +136,7 @@ impl Stages {
                 Ok(Outcome::Fail(row, failure)) => {
                     return self.ended(at, row, End::Failed { step: stage.step, failure });
                 }
-                Err(_stopped) => return Event::Stopped { id, asked },
+                Err(_stopped) => return Event::Stopped { id, step: stage.step, asked },
             }
             at += 1;
         }

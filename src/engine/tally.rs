@@ -21,6 +21,8 @@ pub struct StepTally {
     pub failed: BTreeMap<String, u64>,
     /// Children opened minus parents ended by splits here.
     pub split_off: u64,
+    /// Rows that are still here, or ended here with an open row below.
+    pub open: u64,
 }
 
 /// The balance: `rows_in + split_off = kept + rejected + failed + open`.
@@ -74,15 +76,22 @@ impl Tally {
         self.steps[*step].split_off = self.steps[*step].split_off.saturating_sub(children);
     }
 
+    /// Counts a row that a step still has.
+    pub fn count_open(&mut self, step: usize) {
+        self.open += 1;
+        if let Some(step) = self.steps.get_mut(step) {
+            step.open += 1;
+        }
+    }
+
     /// Fills in what follows from the counts: each step's rows in and out.
-    pub fn close(&mut self, rows_in: u64, open: u64) {
+    pub fn close(&mut self, rows_in: u64) {
         self.rows_in = rows_in;
-        self.open = open;
         let mut rows = rows_in;
         for step in &mut self.steps {
             step.rows_in = rows;
             let ended: u64 = step.rejected.values().chain(step.failed.values()).sum();
-            rows = (rows + step.split_off).saturating_sub(ended);
+            rows = (rows + step.split_off).saturating_sub(ended + step.open);
             step.rows_out = rows;
         }
     }

@@ -360,9 +360,43 @@ async fn a_stopped_run_leaves_rows_open_and_hands_on_the_prefix() {
     let (finish, ends) = case.run().await;
     // Calls in flight were finished, row 3's too; the source was not read to its end.
     assert!(finish.tally.balances() && !finish.complete);
+    let step = &finish.tally.steps[0];
+    assert_eq!((step.rows_out, step.open), (finish.tally.kept, finish.tally.open));
     assert!(ends.len() < 500);
     let order: Vec<u64> = ends.iter().map(|(id, _)| id.parse().unwrap()).collect();
     assert_eq!(order, (0..ends.len() as u64).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_rows_are_counted_at_the_steps_that_have_them() {
+    let (control, calls): (Control, Arc<AtomicU64>) = (Control::default(), Arc::default());
+    let stopping = control.clone();
+    let stop = Map(move |row: Row| {
+        if row.id.ordinal == 2 {
+            stopping.stop(crate::call::StopReason::Interrupted);
+        }
+        Outcome::Keep(row)
+    });
+    let steps = vec![
+        slow(&control, &calls, None),
+        split_in(2),
+        Runner::Map(Box::new(stop)),
+        slow(&control, &calls, None),
+        third(),
+    ];
+    let mut case = Case::new(6, steps);
+    case.control = control;
+    let (finish, _) = case.run().await;
+    let tally = &finish.tally;
+    assert!(tally.balances() && tally.open > 0);
+    let mut rows = tally.rows_in;
+    for step in &tally.steps {
+        let ended: u64 = step.rejected.values().chain(step.failed.values()).sum();
+        assert_eq!((step.rows_in, step.rows_in + step.split_off), (rows, step.rows_out + ended + step.open));
+        rows = step.rows_out;
+    }
+    assert_eq!((rows, tally.steps.iter().map(|step| step.open).sum::<u64>()), (tally.kept, tally.open));
+    assert!(tally.steps[3].open > 0, "{tally:?}");
 }
 
 #[tokio::test(start_paused = true)]
