@@ -2,10 +2,10 @@
 //!
 //! It has no time, no run id and no money, so that the same data always has the same card.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::data::manifest::{Balance, Manifest};
+use crate::data::manifest::{Balance, Manifest, PartRecord};
 
 /// The card's name in a dataset folder.
 pub const CARD_FILE: &str = "README.md";
@@ -58,21 +58,15 @@ fn body(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
     if let Some(about) = &manifest.pipeline.about {
         writeln!(out, "{}\n", inline(about))?;
     }
-    if manifest.partial {
-        writeln!(
-            out,
-            "**Partial**: the run stopped early; these are its first rows, up to the first open one.\n"
-        )?;
-    }
-    let noun = if rows == 1 { "row" } else { "rows" };
-    let (seed, epoch) = (manifest.seed, inline(&manifest.epoch));
-    writeln!(out, "{rows} {noun} of synthetic data, made by textmill with seed {seed}, epoch {epoch}.\n")?;
-
+    scope(out, manifest, rows)?;
     writeln!(out, "## Columns\n\n| column | type |\n|---|---|")?;
     for (name, kind) in &manifest.columns {
         writeln!(out, "| {} | {} |", inline(name), inline(&kind.to_string()))?;
     }
-    writeln!(out, "\n## How it was made\n")?;
+    match epochs(manifest, |_| true).len() {
+        0 | 1 => writeln!(out, "\n## How it was made\n")?,
+        _ => writeln!(out, "\n## How epoch {} was made\n", inline(&manifest.epoch))?,
+    }
     if !manifest.teachers.is_empty() {
         writeln!(out, "| teacher | models |\n|---|---|")?;
         for teacher in &manifest.teachers {
@@ -95,6 +89,46 @@ fn body(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
         out,
         "\n{rows_in} rows in + {split_off} split off = {kept} kept + {rejected} rejected + {failed} failed + {open} open\n"
     )
+}
+
+/// Which rows these are: all that follows but the columns is of the epoch published last alone.
+fn scope(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
+    let noun = if rows == 1 { "row" } else { "rows" };
+    let (seed, epoch) = (manifest.seed, inline(&manifest.epoch));
+    let epochs_all = epochs(manifest, |_| true).len();
+    if epochs_all < 2 {
+        if manifest.partial {
+            writeln!(
+                out,
+                "**Partial**: the run stopped early; these are its first rows, up to the first open one.\n"
+            )?;
+        }
+        return writeln!(
+            out,
+            "{rows} {noun} of synthetic data, made by textmill with seed {seed}, epoch {epoch}.\n"
+        );
+    }
+    let partial: Vec<String> = epochs(manifest, |part| part.partial).into_iter().map(inline).collect();
+    if !partial.is_empty() {
+        writeln!(
+            out,
+            "**Partial**: runs stopped early; of epoch {} these are only the first rows, up to the first open \
+             one.\n",
+            partial.join(", ")
+        )?;
+    }
+    let last: u64 =
+        manifest.parts.iter().filter(|part| part.epoch == manifest.epoch).map(|part| part.rows).sum();
+    writeln!(
+        out,
+        "{rows} {noun} of synthetic data of {epochs_all} epochs, made by textmill with seed {seed}. {last} of them \
+         are of epoch {epoch}, published last; how it was made and its counts are below.\n"
+    )
+}
+
+/// The epochs of the parts that are so.
+fn epochs(manifest: &Manifest, wanted: impl Fn(&PartRecord) -> bool) -> BTreeSet<&str> {
+    manifest.parts.iter().filter(|part| wanted(part)).map(|part| part.epoch.as_str()).collect()
 }
 
 /// `3 refused, 1 too\_long`.
@@ -145,8 +179,8 @@ fn inline(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::manifest::RunRecord;
     use crate::data::manifest::tests::sample;
-    use crate::data::manifest::{PartRecord, RunRecord};
     use crate::row::Type;
 
     #[test]
@@ -213,6 +247,30 @@ name: x # ```
         assert_eq!(card(&manifest, "name: x # ```"), expected);
         manifest.run = RunRecord { id: "another".into(), ..RunRecord::default() };
         assert_eq!(card(&manifest, "name: x # ```\n"), expected, "the run leaves no trace");
+    }
+
+    #[test]
+    fn a_card_of_several_epochs_says_which_its_counts_are_of() {
+        let mut manifest = sample();
+        let part = |epoch: &str, rows, partial| PartRecord {
+            epoch: epoch.into(),
+            partial,
+            path: format!("data/{epoch}/part-00000.parquet"),
+            rows,
+            bytes: 9,
+            sha256: "ef".into(),
+        };
+        manifest.epoch = "1".into();
+        manifest.parts = vec![part("0", 14, true), part("1", 19, false)];
+        manifest.partial = true;
+        let text = card(&manifest, "");
+        for said in [
+            "of epoch 0 these are only the first rows",
+            "33 rows of synthetic data of 2 epochs, made by textmill with seed 7. 19 of them are of epoch 1,",
+            "\n## How epoch 1 was made\n",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
     }
 
     #[test]

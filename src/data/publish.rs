@@ -21,6 +21,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::data::card::{CARD_FILE, card};
 use crate::data::manifest::{MANIFEST_FILE, Manifest, PartRecord, epoch_folder, read_manifest};
 use crate::data::write::{WriteError, sync_folder};
+use crate::row::Type;
 
 /// Marks a staging folder as ours until its manifest is there.
 const MARKER_FILE: &str = ".textmill-staging";
@@ -96,6 +97,16 @@ impl Publication {
                 Err(WriteError::new(&self.target, message).hint("give this epoch another name"))
             }
         }
+    }
+
+    /// Refuses columns that differ from those of other epochs' parts: no reader could take both as one dataset.
+    pub fn check_columns(&self, epoch: &str, columns: &[(String, Type)]) -> Result<(), WriteError> {
+        let Some(manifest) = &self.published else { return Ok(()) };
+        let Some(other) = manifest.parts.iter().find(|part| part.epoch != epoch) else { return Ok(()) };
+        let Some(difference) = difference(&manifest.columns, columns) else { return Ok(()) };
+        let message = format!("{difference}, and one dataset has the same columns in all epochs");
+        let hint = format!("save to another folder, or make the columns as in epoch `{}`", other.epoch);
+        Err(WriteError::new(&self.target, message).hint(hint))
     }
 
     /// Takes over the parts of all other epochs from the published dataset (as hard links; copied
@@ -184,6 +195,24 @@ impl Publication {
         sync_parent(target)?;
         Ok(old)
     }
+}
+
+/// The first column that two datasets do not both have with the same type, as the start of a sentence.
+fn difference(published: &[(String, Type)], columns: &[(String, Type)]) -> Option<String> {
+    let kind_in = |columns: &[(String, Type)], name: &str| {
+        columns.iter().find(|(column, _)| column == name).map(|(_, kind)| kind.clone())
+    };
+    columns.iter().chain(published).find_map(|(name, _)| {
+        match (kind_in(published, name), kind_in(columns, name)) {
+            (Some(before), Some(now)) if before == now => None,
+            (Some(before), Some(now)) => {
+                Some(format!("column `{name}` was {before} in earlier epochs and is {now} now"))
+            }
+            (None, Some(now)) => Some(format!("column `{name}` ({now}) is not in earlier epochs")),
+            (Some(before), None) => Some(format!("column `{name}` ({before}) is only in earlier epochs")),
+            (None, None) => None,
+        }
+    })
 }
 
 /// Exchanges two folders in one step; `false` where the system cannot.
@@ -584,6 +613,29 @@ mod tests {
         assert_eq!(names(&target.join("data")), ["0", "2026-11-23T02-00-00Z"]);
         let (publication, _) = stage(&target, "0", "again");
         assert_eq!(publication.carry_earlier("0").unwrap(), manifest.parts[1..]);
+    }
+
+    #[test]
+    fn epochs_share_their_columns() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("set");
+        publish(&target, "old");
+        let publication = Publication::prepare(&target).unwrap();
+        let check = |epoch: &str, columns: &[(&str, Type)], expected: Result<(), &str>| {
+            let columns: Vec<(String, Type)> =
+                columns.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
+            let checked = publication.check_columns(epoch, &columns).map_err(|error| error.message);
+            let expected = expected
+                .map_err(|differs| format!("{differs}, and one dataset has the same columns in all epochs"));
+            assert_eq!(checked, expected);
+        };
+        check("1", &[("text", Type::Text)], Ok(()));
+        check("0", &[("text", Type::Number)], Ok(()));
+        let differs = "column `text` was text in earlier epochs and is number now";
+        check("1", &[("text", Type::Number)], Err(differs));
+        let more = [("text", Type::Text), ("z", Type::Number)];
+        check("1", &more, Err("column `z` (number) is not in earlier epochs"));
+        check("1", &[], Err("column `text` (text) is only in earlier epochs"));
     }
 
     #[test]

@@ -83,6 +83,7 @@ impl Output {
         };
         let publication = Publication::prepare(&target)?;
         publication.check_epoch(&options.epoch)?;
+        publication.check_columns(&options.epoch, &dataset_columns(pipeline))?;
         let save = &pipeline.file.save;
         let columns = pipeline.columns.keys().cloned().collect();
         let parts = PartOptions {
