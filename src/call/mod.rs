@@ -546,6 +546,7 @@ impl Caller {
         reservation: Option<ReservationId>,
         actual: Amount,
     ) -> Result<(), NoAnswer> {
+        self.counts.unanswered(actual);
         let Some(reservation) = reservation else {
             if actual == Amount::default() {
                 return Ok(());

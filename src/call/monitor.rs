@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::store::Amount;
 use crate::teacher::retry::Jitter;
 use crate::teacher::{Fault, Usage};
 
@@ -24,6 +25,8 @@ pub struct CallCounts {
     pub usd_nano: AtomicU64,
     /// Replies of teachers without a price.
     pub unpriced: AtomicU64,
+    /// Calls that brought no answer and may have been billed, at what the ledger has for them.
+    unanswered: Mutex<Amount>,
     /// Replies whose servers did not say how many tokens they have.
     pub uncounted: AtomicU64,
     /// How the last calls without an answer ended, and how many of them in a row did so.
@@ -44,6 +47,7 @@ impl CallCounts {
             tokens_out: AtomicU64::new(0),
             usd_nano: AtomicU64::new(0),
             unpriced: AtomicU64::new(0),
+            unanswered: Mutex::default(),
             uncounted: AtomicU64::new(0),
             given_up: Mutex::default(),
             faults: Mutex::default(),
@@ -79,6 +83,19 @@ impl CallCounts {
         self.unpriced.fetch_add(u64::from(usd_nano.is_none()), Ordering::Relaxed);
     }
 
+    /// A call brought no answer and may have been billed so much.
+    pub fn unanswered(&self, spent: Amount) {
+        if spent.tokens > 0 {
+            let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
+            *unanswered = unanswered.plus(spent);
+        }
+    }
+
+    /// What calls without an answer may have been billed so far.
+    pub fn spent_unanswered(&self) -> Amount {
+        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A call was given up for a fault; how many of this step in a row were for the same.
     pub fn given_up(&self, fault: &Fault) -> u32 {
         let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,6 +117,7 @@ impl CallCounts {
     /// The counts as the store keeps them with a run.
     pub fn to_json(&self) -> Value {
         let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let Amount { usd_nano, tokens, calls } = self.spent_unanswered();
         json!({
             "from_store": count(&self.hits),
             "calls": count(&self.calls),
@@ -108,6 +126,7 @@ impl CallCounts {
             "usd": count(&self.usd_nano) as f64 / 1e9,
             "unpriced": count(&self.unpriced),
             "uncounted": count(&self.uncounted),
+            "unanswered": {"calls": calls, "tokens": tokens, "usd": usd_nano as f64 / 1e9},
             "faults": self.faults(),
         })
     }

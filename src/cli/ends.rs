@@ -10,6 +10,7 @@ use crate::call::budget::usd;
 use crate::cli::show;
 use crate::engine::tally::StepTally;
 use crate::run::{Published, Report};
+use crate::store::Amount;
 
 /// The table of ends, the balance, the calls and what a kept row cost.
 pub fn table(report: &Report, desk: &Desk) -> String {
@@ -19,16 +20,20 @@ pub fn table(report: &Report, desk: &Desk) -> String {
     if table.width() != Some(0) {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
-    table.set_header(["step", "in", "out", "split off", "rejected", "failed"]);
+    let some_open = report.tally.open > 0;
+    let columns = ["step", "in", "out", "split off", "rejected", "failed", "open"];
+    table.set_header(&columns[..columns.len() - usize::from(!some_open)]);
     for step in &report.tally.steps {
-        table.add_row([
+        let mut cells = vec![
             step.step.clone(),
             step.rows_in.to_string(),
             step.rows_out.to_string(),
             step.split_off.to_string(),
             reasons(&step.rejected),
             reasons(&step.failed),
-        ]);
+        ];
+        cells.extend(some_open.then(|| step.open.to_string()));
+        table.add_row(cells);
     }
     let tally = &report.tally;
     let mut lines = vec![table.to_string()];
@@ -79,6 +84,7 @@ fn reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
 fn calls(report: &Report, desk: &Desk) -> Vec<String> {
     let (mut made, mut stored, mut tokens_in, mut tokens_out, mut nano, mut unpriced) = (0, 0, 0, 0, 0, 0);
     let mut faults: std::collections::BTreeMap<&str, u64> = Default::default();
+    let mut unanswered = Amount::default();
     for counts in desk.monitor.steps().values() {
         made += counts.calls.load(Ordering::Relaxed);
         stored += counts.hits.load(Ordering::Relaxed);
@@ -86,6 +92,7 @@ fn calls(report: &Report, desk: &Desk) -> Vec<String> {
         tokens_out += counts.tokens_out.load(Ordering::Relaxed);
         nano += counts.usd_nano.load(Ordering::Relaxed);
         unpriced += counts.unpriced.load(Ordering::Relaxed);
+        unanswered = unanswered.plus(counts.spent_unanswered());
         for (code, count) in counts.faults() {
             *faults.entry(code).or_default() += count;
         }
@@ -101,18 +108,43 @@ fn calls(report: &Report, desk: &Desk) -> Vec<String> {
         let listed: Vec<String> = faults.iter().map(|(code, count)| format!("{code} {count}")).collect();
         lines.push(format!("calls that were sent again or given up: {}", listed.join(", ")));
     }
-    let cost = match (made, unpriced) {
+    if unanswered.calls > 0 {
+        lines.push(format!(
+            "{} of them may have been billed, and count at their worst case: {} tokens, {} USD",
+            unanswered.calls,
+            unanswered.tokens,
+            usd(unanswered.usd_nano)
+        ));
+    }
+    let paid = nano + unanswered.usd_nano;
+    let cost = match (made + unanswered.calls, unpriced) {
         (0, _) => "nothing was paid".to_owned(),
-        (_, 0) => format!("{} USD", usd(nano)),
-        (made, unpriced) if unpriced == made => "cost unknown: the teachers have no `price`".to_owned(),
-        (_, unpriced) => format!("{} USD and {unpriced} calls of unknown price", usd(nano)),
+        (_, 0) if paid > 0 || unanswered.calls == 0 => format!("{} USD", usd(paid)),
+        (made, unpriced) if paid == 0 && unpriced + unanswered.calls == made => {
+            "cost unknown: the teachers have no `price`".to_owned()
+        }
+        (_, unpriced) => format!("{} USD and {unpriced} calls of unknown price", usd(paid)),
     };
-    let each = match nano.checked_div(report.tally.kept) {
-        Some(each) if each > 0 => format!(", {} USD per kept row", usd(each)),
-        _ => String::new(),
-    };
-    lines.push(format!("{cost}{each}"));
+    lines.push(cost + &over_all_runs(report, desk, paid));
     lines
+}
+
+/// What the epoch's kept rows cost, with the money of the runs before.
+fn over_all_runs(report: &Report, desk: &Desk, paid: u64) -> String {
+    let all = if report.preview.is_some() { paid } else { spent(desk).usd_nano.max(paid) };
+    let runs = match all > paid {
+        true => format!(", {} USD over all runs of the epoch", usd(all)),
+        false => String::new(),
+    };
+    match all.checked_div(report.tally.kept) {
+        Some(each) if each > 0 => format!("{runs}, {} USD per kept row", usd(each)),
+        _ => runs,
+    }
+}
+
+/// What the ledger has for the epoch; nothing from a store that cannot be read, which the run has told of.
+fn spent(desk: &Desk) -> Amount {
+    desk.store.spent(&desk.scope).map(crate::store::Spent::worst).unwrap_or_default()
 }
 
 /// What a person may wonder about at the end of a run, as sentences.
@@ -168,12 +200,14 @@ pub fn json(report: &Report, desk: &Desk) -> Value {
             Some((name, counts.to_json()))
         })
         .collect();
+    let spent = spent(desk);
     json!({
         "run": report.id,
         "tally": report.tally,
         "balances": report.tally.balances(),
         "not_needed": report.not_needed,
         "calls": calls,
+        "epoch_spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd_nano as f64 / 1e9},
         "stopped": report.stopped.as_ref().map(crate::call::StopReason::sentence),
         "dataset": report.published.as_ref().map(|published| published.folder.display().to_string()),
         "partial": report.published.as_ref().is_some_and(|published| published.partial),

@@ -31,6 +31,8 @@ pub struct Manifest {
     pub format: u32,
     pub pipeline: PipelineRecord,
     pub seed: u64,
+    /// The epoch published last: all that is told of how rows were made, and all counts, are of it alone. Only
+    /// `columns`, `partial` and `parts` are of the whole folder.
     pub epoch: String,
     /// Whether a part of the dataset is the prefix of a run that stopped early.
     pub partial: bool,
@@ -70,6 +72,14 @@ pub struct StepRecord {
     /// Rows that ended here, by reason code.
     pub rejected: BTreeMap<String, u64>,
     pub failed: BTreeMap<String, u64>,
+    /// Rows of a partial dataset's run that did not come further.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub open: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Where all rows are: `rows_in + split_off = kept + rejected + failed + open`.
@@ -134,17 +144,35 @@ pub struct RunRecord {
     /// RFC 3339, UTC.
     pub started: String,
     pub ended: String,
+    /// By this run, for each teacher that it asked.
     pub spending: Vec<SpendingRecord>,
+    /// By all runs of the epoch up to this one's end, as the budget counts it.
+    #[serde(default)]
+    pub epoch_spent: SpentRecord,
 }
 
-/// What the calls to one teacher took, over all runs of the epoch.
+/// Calls sent, tokens and money; what may have been billed counts at its worst case.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpentRecord {
+    pub calls: u64,
+    pub tokens: u64,
+    /// Calls to teachers without prices count as nothing.
+    pub usd: f64,
+}
+
+/// What the calls of a run to one teacher took.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SpendingRecord {
     pub teacher: String,
     pub calls: u64,
     pub tokens_in: u64,
     pub tokens_out: u64,
-    /// `None` for a teacher without prices.
+    /// Calls that brought no answer and may have been billed, and their tokens at the worst.
+    #[serde(default)]
+    pub unanswered_calls: u64,
+    #[serde(default)]
+    pub unanswered_tokens: u64,
+    /// For all of these; `None` for a teacher without prices.
     pub usd: Option<f64>,
 }
 
@@ -204,6 +232,7 @@ pub(crate) mod tests {
                 rows_out: 7,
                 rejected: counts("refused", 2),
                 failed: counts("server_error", 1),
+                open: 0,
             }],
             balance: Balance { rows_in: 10, kept: 7, rejected: 2, failed: 1, ..Balance::default() },
             sources: vec![SourceRecord { path: "seeds.jsonl".into(), sha256: "cd".into() }],

@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::data::manifest::{
-    Balance, Manifest, PartRecord, PipelineRecord, RunRecord, SpendingRecord, StepRecord, TeacherRecord,
+    Balance, Manifest, PartRecord, PipelineRecord, RunRecord, SpendingRecord, SpentRecord, StepRecord,
+    TeacherRecord,
 };
 use crate::data::publish::Publication;
 use crate::data::write::{Part, PartOptions, PartWriter, WriteError};
@@ -20,7 +21,7 @@ use crate::engine::{End, Ended, Finish};
 use crate::pipeline::check::Pipeline;
 use crate::row::{CallMark, Fields, Row, Type, Value};
 use crate::run::{Options, Run, RunError};
-use crate::store::{Key, Store};
+use crate::store::{Amount, Key, Store, StoreError};
 
 /// Names of the provenance columns.
 pub(crate) const ROW: &str = "textmill_row";
@@ -233,9 +234,10 @@ impl Written {
     }
 
     /// Puts the dataset in its place; other epochs' parts stay in it.
-    pub fn publish(self, run: &Run, finish: &Finish, started_unix_ms: i64) -> Result<Published, WriteError> {
+    pub fn publish(self, run: &Run, finish: &Finish, started_unix_ms: i64) -> Result<Published, RunError> {
         let rows = self.rows();
-        let mut manifest = self.manifest(run, finish, started_unix_ms);
+        let epoch_spent = epoch_spent(run)?;
+        let mut manifest = self.manifest(run, finish, started_unix_ms, epoch_spent);
         manifest.parts.extend(self.publication.carry_earlier(&manifest.epoch)?);
         manifest.partial = manifest.parts.iter().any(|part| part.partial);
         manifest.parts.sort_by(|a, b| a.path.cmp(&b.path));
@@ -246,7 +248,13 @@ impl Written {
         Ok(Published { folder, partial, epoch: manifest.epoch, rows, rows_of_all })
     }
 
-    fn manifest(&self, run: &Run, finish: &Finish, started_unix_ms: i64) -> Manifest {
+    fn manifest(
+        &self,
+        run: &Run,
+        finish: &Finish,
+        started_unix_ms: i64,
+        epoch_spent: SpentRecord,
+    ) -> Manifest {
         let pipeline = run.pipeline();
         let epoch = &run.options().epoch;
         let tally = &finish.tally;
@@ -257,6 +265,7 @@ impl Written {
             rows_out: counts.rows_out,
             rejected: counts.rejected.clone(),
             failed: counts.failed.clone(),
+            open: counts.open,
         });
         Manifest {
             textmill: env!("CARGO_PKG_VERSION").to_owned(),
@@ -287,6 +296,7 @@ impl Written {
                 started: clock::rfc3339(started_unix_ms),
                 ended: clock::rfc3339(clock::unix_ms()),
                 spending: spending(run),
+                epoch_spent,
             },
         }
     }
@@ -320,12 +330,23 @@ fn spending(run: &Run) -> Vec<SpendingRecord> {
             calls: 0,
             tokens_in: 0,
             tokens_out: 0,
+            unanswered_calls: 0,
+            unanswered_tokens: 0,
             usd: priced.then_some(0.0),
         });
+        let unanswered = counts.spent_unanswered();
+        record.unanswered_calls += unanswered.calls;
+        record.unanswered_tokens += unanswered.tokens;
         record.calls += count(&counts.calls);
         record.tokens_in += count(&counts.tokens_in);
         record.tokens_out += count(&counts.tokens_out);
-        record.usd = record.usd.map(|usd| usd + count(&counts.usd_nano) as f64 / 1e9);
+        record.usd = record.usd.map(|usd| usd + (count(&counts.usd_nano) + unanswered.usd_nano) as f64 / 1e9);
     }
     by_teacher.into_values().collect()
+}
+
+/// What the ledger has for the epoch.
+fn epoch_spent(run: &Run) -> Result<SpentRecord, StoreError> {
+    let Amount { usd_nano, tokens, calls } = run.desk.store.spent(&run.desk.scope)?.worst();
+    Ok(SpentRecord { calls, tokens, usd: usd_nano as f64 / 1e9 })
 }
