@@ -132,9 +132,13 @@ fn listen(control: Control) {
     });
 }
 
-/// Says at once why a run stops on its own: its calls in flight may take minutes to end.
+/// How long calls in flight may take to end before it is said why the run stops.
+const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
+
+/// Says why a run stops on its own while its calls in flight end, which may take minutes.
 async fn announce(desk: Arc<Desk>) {
     desk.control.stopping().cancelled().await;
+    tokio::time::sleep(ANNOUNCE_AFTER).await;
     let in_flight = desk.monitor.in_flight();
     if let Some(reason) = desk.control.reason().filter(|reason| *reason != StopReason::Interrupted)
         && in_flight > 0
