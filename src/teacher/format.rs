@@ -101,6 +101,11 @@ pub trait WireFormat: Sync {
         (self.path(model), None)
     }
 
+    /// Whether the body that is sent is another than the canonical one.
+    fn dresses(&self, api: &Api) -> bool {
+        api.stream
+    }
+
     /// Makes a canonical body the one that is sent: asks for a stream where the teacher wants one.
     fn dress(&self, api: &Api, body: &mut Map<String, Value>);
 

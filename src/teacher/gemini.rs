@@ -58,6 +58,10 @@ impl WireFormat for Gemini {
         (self.path(model).replace(":generateContent", ":streamGenerateContent"), Some("alt=sse"))
     }
 
+    fn dresses(&self, _: &Api) -> bool {
+        true
+    }
+
     fn dress(&self, _: &Api, body: &mut Map<String, Value>) {
         body.shift_remove("model");
     }

@@ -165,10 +165,13 @@ impl Teacher {
 
     /// The body as it is sent; nothing where that is the canonical one.
     pub fn dressed(&self, body: &Map<String, Value>) -> Option<Bytes> {
+        let wire = self.format.wire();
+        if !wire.dresses(&self.api) {
+            return None;
+        }
         let mut sent = body.clone();
-        self.format.wire().dress(&self.api, &mut sent);
-        let differs = sent.len() != body.len() || sent != *body;
-        differs.then(|| Bytes::from(Value::Object(sent).to_string()))
+        wire.dress(&self.api, &mut sent);
+        Some(Bytes::from(Value::Object(sent).to_string()))
     }
 
     /// The answer in a stored reply.
