@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import pyarrow as pa
@@ -67,15 +68,32 @@ def by_rensa(path, out):
     pq.write_table(pa.table({"n": dropped}), out)
 
 
+def peak_mib(pid):
+    """The peak memory of a live process since it was started; the kernel's account of a finished one has that of
+    the process it was forked from, too."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            line = next((line for line in status if line.startswith("VmHWM:")), None)
+            return int(line.split()[1]) / 1024 if line else 0
+    except OSError:
+        return 0
+
+
 def measured(name, command, **kwargs):
-    """Runs a command; seconds of wall and CPU time and the peak memory of its largest process in MiB."""
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **kwargs)
-    words = process.stderr.read()
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{name} failed: {words.decode()[-2000:]}")
-    return time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    """Runs a command; seconds of wall and CPU time and its peak memory in MiB."""
+    started, peak = time.monotonic(), 0
+    with tempfile.TemporaryFile() as words:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=words, **kwargs)
+        while True:
+            peak = max(peak, peak_mib(process.pid))
+            pid, status, used = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            time.sleep(0.02)
+        if status:
+            words.seek(0)
+            sys.exit(f"{name} failed: {words.read().decode()[-2000:]}")
+    return time.monotonic() - started, used.ru_utime + used.ru_stime, peak
 
 
 def similarity(one, other):

@@ -22,6 +22,10 @@ pub struct CallCounts {
     pub in_flight: AtomicU64,
     pub tokens_in: AtomicU64,
     pub tokens_out: AtomicU64,
+    /// Those of the tokens in that came from the provider's cache.
+    pub tokens_cached: AtomicU64,
+    /// Those of the tokens out that were reasoning.
+    pub tokens_reasoning: AtomicU64,
     pub usd_nano: AtomicU64,
     /// Replies of teachers without a price.
     pub unpriced: AtomicU64,
@@ -45,6 +49,8 @@ impl CallCounts {
             in_flight: AtomicU64::new(0),
             tokens_in: AtomicU64::new(0),
             tokens_out: AtomicU64::new(0),
+            tokens_cached: AtomicU64::new(0),
+            tokens_reasoning: AtomicU64::new(0),
             usd_nano: AtomicU64::new(0),
             unpriced: AtomicU64::new(0),
             unanswered: Mutex::default(),
@@ -79,6 +85,8 @@ impl CallCounts {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.tokens_in.fetch_add(usage.input, Ordering::Relaxed);
         self.tokens_out.fetch_add(usage.output, Ordering::Relaxed);
+        self.tokens_cached.fetch_add(usage.cached_input, Ordering::Relaxed);
+        self.tokens_reasoning.fetch_add(usage.reasoning, Ordering::Relaxed);
         self.usd_nano.fetch_add(usd_nano.unwrap_or(0), Ordering::Relaxed);
         self.unpriced.fetch_add(u64::from(usd_nano.is_none()), Ordering::Relaxed);
     }
@@ -123,6 +131,8 @@ impl CallCounts {
             "calls": count(&self.calls),
             "tokens_in": count(&self.tokens_in),
             "tokens_out": count(&self.tokens_out),
+            "tokens_cached": count(&self.tokens_cached),
+            "tokens_reasoning": count(&self.tokens_reasoning),
             "usd": count(&self.usd_nano) as f64 / 1e9,
             "unpriced": count(&self.unpriced),
             "uncounted": count(&self.uncounted),

@@ -84,12 +84,15 @@ fn reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
 fn calls(report: &Report, desk: &Desk) -> Vec<String> {
     let (mut made, mut stored, mut tokens_in, mut tokens_out, mut nano, mut unpriced) = (0, 0, 0, 0, 0, 0);
     let mut faults: std::collections::BTreeMap<&str, u64> = Default::default();
+    let (mut cached, mut reasoning) = (0, 0);
     let mut unanswered = Amount::default();
     for counts in desk.monitor.steps().values() {
         made += counts.calls.load(Ordering::Relaxed);
         stored += counts.hits.load(Ordering::Relaxed);
         tokens_in += counts.tokens_in.load(Ordering::Relaxed);
         tokens_out += counts.tokens_out.load(Ordering::Relaxed);
+        cached += counts.tokens_cached.load(Ordering::Relaxed);
+        reasoning += counts.tokens_reasoning.load(Ordering::Relaxed);
         nano += counts.usd_nano.load(Ordering::Relaxed);
         unpriced += counts.unpriced.load(Ordering::Relaxed);
         unanswered = unanswered.plus(counts.spent_unanswered());
@@ -104,6 +107,14 @@ fn calls(report: &Report, desk: &Desk) -> Vec<String> {
     let mut lines = vec![format!(
         "{made} calls ({tokens_in} tokens in, {tokens_out} out), {stored} replies from the store, in {seconds:.1} s"
     )];
+    let share = |part: u64, whole: u64| part as f64 * 100.0 / whole.max(1) as f64;
+    if cached > 0 {
+        let share = share(cached, tokens_in);
+        lines.push(format!("{share:.0} % of the tokens in came from the provider's cache"));
+    }
+    if reasoning > 0 {
+        lines.push(format!("{:.0} % of the tokens out were reasoning", share(reasoning, tokens_out)));
+    }
     if !faults.is_empty() {
         let listed: Vec<String> = faults.iter().map(|(code, count)| format!("{code} {count}")).collect();
         lines.push(format!("calls that were sent again or given up: {}", listed.join(", ")));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::call::budget::usd;
 use crate::cli::load::{Loaded, load, secrets};
 use crate::cli::{Exit, PipelineArgs, fail, print, runtime};
-use crate::pipeline::check::Pipeline;
+use crate::pipeline::check::{Pipeline, Step};
 use crate::run::plan::estimate::{Estimate, Interval};
 use crate::run::plan::{Plan, StepPlan, plan};
 use crate::run::{Options, workspace};
@@ -60,9 +60,22 @@ fn shown(plan: &Plan, pipeline: &Pipeline) -> String {
     lines.extend(notes(plan));
     lines.extend(edits(plan));
     lines.extend(budget(plan));
+    lines.extend(shapes(pipeline));
+    lines.extend(shapes(pipeline));
     lines.extend(secrets(pipeline));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// By which means each step's answers are held to their shape.
+fn shapes(pipeline: &Pipeline) -> Option<String> {
+    let shaped = pipeline.steps.iter().filter(|step| step.op.operator().asks_for_json());
+    let means = |step: &Step| {
+        let (format, api) = pipeline.teacher_of(step)?.api()?;
+        Some(format!("`{}` by {}", step.name, api.structured(format).words()))
+    };
+    let means: Vec<String> = shaped.filter_map(means).collect();
+    (!means.is_empty()).then(|| format!("shape of the answers: {}", means.join(", ")))
 }
 
 fn head(plan: &Plan) -> String {

@@ -291,15 +291,23 @@ impl Unanswered {
     }
 }
 
+/// What a row got.
+pub struct Told {
+    /// The answer in its form.
+    pub value: Value,
+    /// What the model wrote before it, where the server shows that.
+    pub reasoning: Option<String>,
+}
+
 impl Question {
-    /// Asks for a row; the value in its form. The row remembers each call.
-    pub async fn ask(&self, row: &mut Row, sample: u32) -> Result<Value, Unanswered> {
+    /// Asks for a row. The row remembers each call.
+    pub async fn ask(&self, row: &mut Row, sample: u32) -> Result<Told, Unanswered> {
         let mut messages = self.prompt.render(&row.fields).map_err(Unanswered::Rejected)?;
         let mut repairs = 0;
         loop {
-            let text = self.answer(row, sample, &messages).await?;
+            let (text, reasoning) = self.answer(row, sample, &messages).await?;
             let complaint = match self.form.read(&text) {
-                Ok(value) => return Ok(value),
+                Ok(value) => return Ok(Told { value, reasoning }),
                 Err(complaint) => complaint,
             };
             if repairs == self.manner.repair_attempts {
@@ -318,17 +326,25 @@ impl Question {
     }
 
     /// A whole answer: cut ones are continued if the step says so.
-    async fn answer(&self, row: &mut Row, sample: u32, messages: &[Message]) -> Result<String, Unanswered> {
+    async fn answer(
+        &self,
+        row: &mut Row,
+        sample: u32,
+        messages: &[Message],
+    ) -> Result<(String, Option<String>), Unanswered> {
         let mut messages = messages.to_vec();
-        let mut whole = String::new();
+        let (mut whole, mut reasoning) = (String::new(), None::<String>);
         let mut continued = 0;
         loop {
             let request = self.request(messages.clone());
             let Asked { answer, mark } = self.caller.ask(row, self.draw, sample, &request).await?;
             row.calls.push(mark);
             whole.push_str(&answer.text);
+            if let Some(more) = &answer.reasoning {
+                reasoning.get_or_insert_default().push_str(more);
+            }
             match answer.finish {
-                Finish::Stop => return Ok(whole),
+                Finish::Stop => return Ok((whole, reasoning)),
                 Finish::Refusal => {
                     return Err(Unanswered::Rejected(Reason::new("refused", json!({"text": whole}))));
                 }

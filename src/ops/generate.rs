@@ -4,7 +4,8 @@
 //! Renders the prompt with the row's fields, asks the teacher, and puts the answer into a new field. By
 //! default the answer is the text as it came; `json:` (or `json_schema:`) asks for an object and checks it,
 //! `list: true` takes the items of a list, `code: python` the fenced code block, `tag: answer` what stands
-//! between `<answer>` and `</answer>`. With `samples: n` each row splits into n rows with an answer each.
+//! between `<answer>` and `</answer>`. `reasoning_into:` keeps what a reasoning model wrote before, where the
+//! server shows it. With `samples: n` each row splits into n rows with an answer each.
 //!
 //! # When to use it
 //! For everything a model writes: sections, exercises, questions, answers, translations, rewrites.
@@ -34,9 +35,9 @@ use serde_json::{Map, Value};
 
 use crate::call::{Draw, Stopped};
 use crate::kit::{Check, Kit};
-use crate::ops::ask::{FormFile, Manner, MessageFile, PromptFile, Question, check_extra, check_manner};
+use crate::ops::ask::{FormFile, Manner, MessageFile, PromptFile, Question, Told, check_extra, check_manner};
 use crate::ops::{CallRow, MapRow, Operator, Runner};
-use crate::row::{Outcome, Row};
+use crate::row::{Outcome, Row, Type};
 
 /// Ask a teacher to write something for each row.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -52,6 +53,8 @@ pub struct Generate {
     pub messages: Option<Vec<MessageFile>>,
     /// The field that takes the answer.
     pub into: String,
+    /// The field that takes what the model wrote before its answer (its reasoning), where the server shows it.
+    pub reasoning_into: Option<String>,
     /// The answer is JSON of this shape, in short-hand: `{ title: string, tags: [string], note?: string }`.
     pub json: Option<Value>,
     /// The answer is JSON that fits this JSON Schema.
@@ -138,6 +141,9 @@ impl Operator for Generate {
         }
         let kind = self.form_file().check(check);
         check.makes("into", &self.into, kind);
+        if let Some(field) = &self.reasoning_into {
+            check.makes("reasoning_into", field, Type::Text);
+        }
     }
 
     fn build(&self, kit: &Kit) -> anyhow::Result<Vec<Runner>> {
@@ -160,7 +166,12 @@ impl Operator for Generate {
                 Draw::Row
             },
         };
-        let ask = Runner::Call(Box::new(Ask { question, into: self.into.clone(), samples: self.samples }));
+        let ask = Runner::Call(Box::new(Ask {
+            question,
+            into: self.into.clone(),
+            reasoning_into: self.reasoning_into.clone(),
+            samples: self.samples,
+        }));
         if self.samples == 1 {
             return Ok(vec![ask]);
         }
@@ -186,6 +197,10 @@ impl Operator for Generate {
     fn max_tokens(&self) -> Option<u32> {
         self.max_tokens
     }
+
+    fn asks_for_json(&self) -> bool {
+        self.json.is_some() || self.json_schema.is_some()
+    }
 }
 
 /// Splits a row into copies of itself, one per sample.
@@ -201,6 +216,7 @@ impl MapRow for Copies {
 struct Ask {
     question: Question,
     into: String,
+    reasoning_into: Option<String>,
     samples: u32,
 }
 
@@ -210,8 +226,11 @@ impl CallRow for Ask {
             // The copies of a row differ in their last index; it numbers the samples.
             let sample = if self.samples > 1 { row.id.path.last().copied().unwrap_or(0) } else { 0 };
             match self.question.ask(&mut row, sample).await {
-                Ok(value) => {
+                Ok(Told { value, reasoning }) => {
                     row.fields.insert(self.into.clone(), value);
+                    if let Some(field) = &self.reasoning_into {
+                        row.fields.insert(field.clone(), reasoning.into());
+                    }
                     Ok(Outcome::Keep(row))
                 }
                 Err(unanswered) => unanswered.outcome(row),

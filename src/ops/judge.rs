@@ -30,7 +30,7 @@ use serde_json::{Map, Value, json};
 
 use crate::call::{Draw, Stopped};
 use crate::kit::{Check, Kit};
-use crate::ops::ask::{Form, Manner, MessageFile, PromptFile, Question, check_extra, check_manner};
+use crate::ops::ask::{Form, Manner, MessageFile, PromptFile, Question, Told, check_extra, check_manner};
 use crate::ops::{CallRow, Operator, Runner};
 use crate::row::{Outcome, Row, Type};
 use crate::shape::Shape;
@@ -165,6 +165,10 @@ impl Operator for Judge {
     fn max_tokens(&self) -> Option<u32> {
         self.max_tokens
     }
+
+    fn asks_for_json(&self) -> bool {
+        true
+    }
 }
 
 struct Grade {
@@ -177,7 +181,7 @@ impl CallRow for Grade {
     fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
         async move {
             match self.question.ask(&mut row, 0).await {
-                Ok(mut answer) => {
+                Ok(Told { value: mut answer, .. }) => {
                     row.fields.insert(self.into.clone(), answer["grade"].take());
                     row.fields.insert(self.reason.clone(), answer["reason"].take());
                     Ok(Outcome::Keep(row))

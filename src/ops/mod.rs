@@ -77,6 +77,11 @@ pub trait Operator {
         Some(1)
     }
 
+    /// Whether the teacher is held to a schema.
+    fn asks_for_json(&self) -> bool {
+        false
+    }
+
     /// Most tokens of one answer, where the operator bounds them.
     fn max_tokens(&self) -> Option<u32> {
         None

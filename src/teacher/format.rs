@@ -67,6 +67,18 @@ pub enum Structured {
     Prompt,
 }
 
+impl Structured {
+    /// The means in words: the server's part, then ours.
+    pub fn words(self) -> &'static str {
+        match self {
+            Structured::JsonSchema => "a schema that the server holds the model to",
+            Structured::Tool => "the arguments of a tool",
+            Structured::JsonObject => "the server's JSON mode, and the schema in the prompt",
+            Structured::Prompt => "the schema in the prompt",
+        }
+    }
+}
+
 /// What a scripted model says, for [`WireFormat::reply`].
 pub struct Said<'a> {
     pub text: &'a str,

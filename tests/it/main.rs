@@ -2,6 +2,7 @@
 //!
 //! One binary, so that it links once.
 
+mod cassettes;
 mod cli;
 mod crash;
 mod determinism;
