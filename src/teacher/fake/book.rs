@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Reply;
-use super::config::{FakeConfig, Fault};
+use super::config::{FakeConfig, Fault, LimitAfter};
 use super::limits::{Bucket, Note};
 use crate::clock;
 
@@ -106,6 +106,10 @@ pub struct Book {
     places: Option<u64>,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
+    /// When the rates of the two change.
+    changes: [Vec<LimitAfter>; 2],
+    /// What headers say is this many times the truth; `None` says nothing.
+    header_factor: Option<f64>,
     /// The first request since the start or the last reset; times below count from it.
     origin: Option<Instant>,
     counted_to: Duration,
@@ -126,6 +130,8 @@ impl Book {
             places: if config.queue { None } else { config.in_flight.map(u64::from) },
             requests: bucket(config.requests_per_minute),
             tokens: bucket(config.tokens_per_minute),
+            changes: [config.requests_per_minute_after.clone(), config.tokens_per_minute_after.clone()],
+            header_factor: (!config.no_limit_headers).then_some(config.limit_headers_factor),
             origin: None,
             counted_to: Duration::ZERO,
             last_end: Duration::ZERO,
@@ -193,6 +199,7 @@ impl Book {
     /// Takes a place and both allowances, or none of them.
     fn admit(&mut self, body_hash: u128, tokens: u64, now: Instant) -> Result<Admitted, Busy> {
         self.count_to(now);
+        self.change_rates(now);
         if let Some(busy) = self.busy(tokens, now) {
             self.stats.rate_limited += 1;
             self.this_second().rate_limited += 1;
@@ -238,8 +245,26 @@ impl Book {
         longest
     }
 
+    /// Changes the rates whose time has come.
+    fn change_rates(&mut self, now: Instant) {
+        let Some(origin) = self.origin else { return };
+        let passed_s = now.saturating_duration_since(origin).as_secs_f64();
+        for (bucket, changes) in [&mut self.requests, &mut self.tokens].into_iter().zip(&self.changes) {
+            let due = changes.iter().filter(|change| change.after_s <= passed_s);
+            let last = due.max_by(|a, b| a.after_s.total_cmp(&b.after_s));
+            if let (Some(bucket), Some(change)) = (bucket, last) {
+                bucket.set_rate(change.per_minute, now);
+            }
+        }
+    }
+
     fn notes(&mut self, now: Instant) -> Notes {
-        let note = |bucket: &mut Option<Bucket>| bucket.as_mut().map(|bucket| bucket.note(now));
+        let Some(factor) = self.header_factor else { return [None, None] };
+        let times = |count: u64| (count as f64 * factor) as u64;
+        let note = |bucket: &mut Option<Bucket>| {
+            let note = bucket.as_mut()?.note(now);
+            Some(Note { limit: times(note.limit), remaining: times(note.remaining), reset: note.reset })
+        };
         [note(&mut self.requests), note(&mut self.tokens)]
     }
 

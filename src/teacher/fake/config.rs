@@ -114,6 +114,29 @@ impl FromStr for HangOnce {
     }
 }
 
+/// An allowance that changes: `SECONDS:COUNT`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LimitAfter {
+    /// Counted from the first request.
+    pub after_s: f64,
+    pub per_minute: u64,
+}
+
+impl FromStr for LimitAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LimitAfter, String> {
+        let wrong = || format!("`{text}` is not of the form SECONDS:COUNT, such as `30:1000`");
+        let (seconds, count) = text.split_once(':').ok_or_else(wrong)?;
+        match (seconds.parse(), count.parse()) {
+            (Ok(after_s), Ok(per_minute)) if (0.0..=86_400.0).contains(&after_s) && per_minute > 0 => {
+                Ok(LimitAfter { after_s, per_minute })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
 /// The settings of a fake teacher.
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct FakeConfig {
@@ -145,6 +168,22 @@ pub struct FakeConfig {
     /// `max_tokens` (if it has none: `--reply-bytes` / 4), and gives back what the reply did not use
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     pub tokens_per_minute: Option<u64>,
+
+    /// The requests allowed per minute change after so many seconds from the first request; repeatable
+    #[arg(long, value_name = "SECONDS:COUNT", requires = "requests_per_minute")]
+    pub requests_per_minute_after: Vec<LimitAfter>,
+
+    /// The tokens allowed per minute change after so many seconds from the first request; repeatable
+    #[arg(long, value_name = "SECONDS:COUNT", requires = "tokens_per_minute")]
+    pub tokens_per_minute_after: Vec<LimitAfter>,
+
+    /// Say nothing of the limits in headers: no `x-ratelimit-*`, and no `retry-after` on their 429s
+    #[arg(long)]
+    pub no_limit_headers: bool,
+
+    /// Lie in the headers: limits and what remains of them, times this number from 0 to 100
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = number_between::<0, 100>, conflicts_with = "no_limit_headers")]
+    pub limit_headers_factor: f64,
 
     /// How many seconds of an allowance may be used at once
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = number_between::<0, 3600>)]
@@ -203,6 +242,10 @@ impl Default for FakeConfig {
             reply_bytes: 1200,
             requests_per_minute: None,
             tokens_per_minute: None,
+            requests_per_minute_after: Vec::new(),
+            tokens_per_minute_after: Vec::new(),
+            no_limit_headers: false,
+            limit_headers_factor: 1.0,
             burst_s: 1.0,
             in_flight: None,
             queue: false,
@@ -291,6 +334,16 @@ mod tests {
             Ok(FakeConfig { in_flight: Some(3), queue: true, ..FakeConfig::default() }),
         );
         check("--queue", Err("--in-flight"));
+        let after = vec![LimitAfter { after_s: 2.5, per_minute: 20 }];
+        let changes = FakeConfig {
+            requests_per_minute: Some(60),
+            requests_per_minute_after: after,
+            ..FakeConfig::default()
+        };
+        check("--requests-per-minute 60 --requests-per-minute-after 2.5:20", Ok(changes));
+        check("--requests-per-minute-after 2:20", Err("--requests-per-minute"));
+        check("--tokens-per-minute 9 --tokens-per-minute-after 2:0", Err("SECONDS:COUNT"));
+        check("--no-limit-headers --limit-headers-factor 2", Err("cannot be used with"));
         check("--fault resett=1", Err("did you mean `reset`?"));
         check("--fault 500", Err("KIND=RATE"));
         check("--fault 500=2", Err("from 0 to 1"));

@@ -10,6 +10,7 @@ const SLACK: f64 = 1e-6;
 #[derive(Clone, Debug)]
 pub struct Bucket {
     per_minute: u64,
+    burst_s: f64,
     capacity: f64,
     per_s: f64,
     /// Below zero after a cost that was larger than the bucket, or larger than was reserved.
@@ -31,7 +32,16 @@ impl Bucket {
     pub fn new(per_minute: u64, burst_s: f64, now: Instant) -> Bucket {
         let per_s = per_minute as f64 / 60.0;
         let capacity = (per_s * burst_s).max(1.0);
-        Bucket { per_minute, capacity, per_s, level: capacity, at: now }
+        Bucket { per_minute, burst_s, capacity, per_s, level: capacity, at: now }
+    }
+
+    /// Another rate from now on; what is in the bucket stays, as far as it fits.
+    pub fn set_rate(&mut self, per_minute: u64, now: Instant) {
+        if per_minute != self.per_minute {
+            self.refill(now);
+            let fresh = Bucket::new(per_minute, self.burst_s, self.at);
+            *self = Bucket { level: self.level.min(fresh.capacity), ..fresh };
+        }
     }
 
     fn refill(&mut self, now: Instant) {
@@ -148,6 +158,17 @@ mod tests {
         assert_eq!((note.limit, note.remaining, whole_ms(note.reset)), (6000, 70, 300));
         bucket.settle(500, 0, start);
         assert_eq!(bucket.note(start).remaining, 100);
+    }
+
+    #[test]
+    fn a_rate_can_change() {
+        let start = clock::now();
+        let mut bucket = Bucket::new(6000, 1.0, start);
+        bucket.set_rate(1200, start);
+        assert_eq!((bucket.note(start).limit, bucket.note(start).remaining), (1200, 20));
+        bucket.take(20, start);
+        bucket.set_rate(6000, start);
+        assert_eq!(bucket.note(start + Duration::from_millis(500)).remaining, 50);
     }
 
     #[test]

@@ -197,7 +197,7 @@ async fn answered(
     }
     let admitted = match call.admit(ask.worst_tokens(config.reply_bytes)) {
         Ok(admitted) => admitted,
-        Err(busy) => return Ok((too_many(&busy, key), None)),
+        Err(busy) => return Ok((too_many(&busy, config, key), None)),
     };
     if config.fail_after.is_some_and(|most| admitted.before >= most) {
         return Ok((Reply::error(503, "The service is down", "server_error", None, key), None));
@@ -228,9 +228,9 @@ fn hang_once(config: &FakeConfig, body: &[u8]) -> Duration {
     hangs.map(|hang| Duration::from_secs_f64(hang.hang_s)).sum()
 }
 
-fn too_many(busy: &Busy, key: Option<&str>) -> Reply {
-    Reply::error(429, &busy.message, busy.kind, Some("rate_limit_exceeded"), key)
-        .retry_after(whole_ms(busy.wait).max(1))
+fn too_many(busy: &Busy, config: &FakeConfig, key: Option<&str>) -> Reply {
+    let reply = Reply::error(429, &busy.message, busy.kind, Some("rate_limit_exceeded"), key);
+    if config.no_limit_headers { reply } else { reply.retry_after(whole_ms(busy.wait).max(1)) }
 }
 
 /// `x-ratelimit-limit-requests` and its kin (platform.openai.com/docs/guides/rate-limits), for the

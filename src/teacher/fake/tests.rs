@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use super::config::LimitAfter;
 use super::*;
 use crate::clock;
 
@@ -262,6 +263,30 @@ async fn request_limits_are_exact_and_told() {
     let stats = settled(&running, |stats| stats.ok == 4).await;
     assert_eq!((stats.rate_limited, stats.by_status[&429], stats.requests), (3, 3, 7));
     assert_eq!(stats.rate_limited_by_second.iter().sum::<u64>(), 3);
+}
+
+/// The limit that headers give, and whether the second request gets a `retry-after`.
+async fn check_limit_headers(change: impl FnOnce(&mut FakeConfig), limit: &str, retry_after: bool) {
+    let running = start(with(|config| {
+        (config.requests_per_minute, config.burst_s) = (Some(60), 0.0);
+        change(config);
+    }))
+    .await
+    .expect("a teacher");
+    let client = client();
+    let first = send(&client, &running, asking("a").to_string()).await;
+    assert_eq!((first.status, first.header("x-ratelimit-limit-requests")), (200, limit));
+    let second = send(&client, &running, asking("b").to_string()).await;
+    assert_eq!((second.status, !second.header("retry-after").is_empty()), (429, retry_after));
+}
+
+#[tokio::test]
+async fn headers_can_be_missing_or_lie() {
+    check_limit_headers(|_| {}, "60", true).await;
+    check_limit_headers(|config| config.no_limit_headers = true, "", false).await;
+    check_limit_headers(|config| config.limit_headers_factor = 2.0, "120", true).await;
+    let after = LimitAfter { after_s: 0.0, per_minute: 30 };
+    check_limit_headers(|config| config.requests_per_minute_after = vec![after], "30", true).await;
 }
 
 #[tokio::test]
