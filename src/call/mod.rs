@@ -136,7 +136,7 @@ struct Call<'a> {
     /// Input tokens as far as they can be known before, at most one a byte.
     worst: Amount,
     /// Tokens that the gate reserves; it learns how many of them are used.
-    expected_tokens: u64,
+    expected_tokens: Usage,
     /// For a call that several rows may wait for.
     lowest: Option<LowestRow>,
 }
@@ -200,7 +200,11 @@ impl Caller {
             tokens: tokens_in_max + tokens_out_max,
             calls: 1,
         };
-        let expected_tokens = tokens_in_max / BYTES_PER_TOKEN + tokens_out_max;
+        let expected_tokens = Usage {
+            input: tokens_in_max / BYTES_PER_TOKEN,
+            output: tokens_out_max,
+            ..Usage::default()
+        };
         let sent = dressed.unwrap_or_else(|| body.clone());
         let mut call = Call { row, key, body, sent, asked_by, worst, expected_tokens, lowest: None };
         // Only calls that several rows may share can be under way twice.
@@ -375,8 +379,7 @@ impl Caller {
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match sent {
             Ok(reply) => {
-                let tokens = reply.answer.usage.map(Usage::total);
-                permit.settle(Settled::Ok { tokens, notes: reply.notes.clone() });
+                permit.settle(Settled::Ok { tokens: reply.answer.usage, notes: reply.notes.clone() });
                 Ok((reply, latency_ms))
             }
             Err(fault) => {
@@ -387,7 +390,9 @@ impl Caller {
                     // Nothing was written for it.
                     Fault::TooLong { .. }
                     | Fault::BadRequest { .. }
-                    | Fault::Transient { billed: false, .. } => Settled::Failed { tokens: Some(0) },
+                    | Fault::Transient { billed: false, .. } => {
+                        Settled::Failed { tokens: Some(Usage::default()) }
+                    }
                     Fault::Fatal { .. } | Fault::Transient { .. } => Settled::Failed { tokens: None },
                 });
                 Err(Missed::Fault(fault, latency_ms))

@@ -42,8 +42,8 @@ pub struct Bucket {
 
 impl Bucket {
     /// A full bucket for an allowance per minute (at least 1), with [`BURST`] and [`SHARE`].
-    pub fn per_minute(now: Duration, allowance: u64) -> Bucket {
-        Bucket::new(now, allowance.max(1) as f64 * SHARE, BURST)
+    pub fn per_minute(now: Duration, allowance: f64) -> Bucket {
+        Bucket::new(now, allowance.max(1.0) * SHARE, BURST)
     }
 
     /// A full bucket with an exact rate and burst; the capacity is one unit at least.
@@ -110,7 +110,7 @@ impl Bucket {
     }
 
     /// Changes the allowance (before [`SHARE`]); what is in the bucket stays, up to the new capacity.
-    pub fn set_rate(&mut self, now: Duration, per_minute: u64) {
+    pub fn set_rate(&mut self, now: Duration, per_minute: f64) {
         self.refill(now);
         let fresh = Bucket::per_minute(now, per_minute);
         let (level, held_until) = (self.level.min(fresh.capacity), self.held_until);
@@ -175,7 +175,7 @@ mod tests {
 
     /// Requests of one unit against an allowance: never more in any minute, nearly as much.
     fn check_requests(per_minute: u64) {
-        let taken = spend(&mut Bucket::per_minute(Duration::ZERO, per_minute), &[1], 10 * MINUTE);
+        let taken = spend(&mut Bucket::per_minute(Duration::ZERO, per_minute as f64), &[1], 10 * MINUTE);
         let most = peak(&taken, MINUTE);
         assert!(most <= per_minute, "{most} of {per_minute} in one minute");
         let least = per_minute * 10 * 99 / 100;
@@ -193,7 +193,7 @@ mod tests {
     fn large_amounts_are_taken_and_the_rate_holds() {
         // 1,000 tokens a second, capacity 250: most of these are larger than the capacity.
         let amounts = [30, 4_000, 100, 250, 20_000, 5];
-        let taken = spend(&mut Bucket::per_minute(Duration::ZERO, 60_000), &amounts, 10 * MINUTE);
+        let taken = spend(&mut Bucket::per_minute(Duration::ZERO, 60_000.0), &amounts, 10 * MINUTE);
         let sum: u64 = taken.iter().map(|(_, amount)| amount).sum();
         assert!((582_000..=620_000).contains(&sum), "{sum} of 600,000");
         assert!(taken.iter().filter(|(_, amount)| *amount == 20_000).count() >= 20);
@@ -201,7 +201,7 @@ mod tests {
 
     /// Requests at the limit reach a strict server with a burst of one second after random delays.
     fn check_strict_server(per_minute: u64, delay_max_ms: f64) {
-        let taken = spend(&mut Bucket::per_minute(Duration::ZERO, per_minute), &[1], 10 * MINUTE);
+        let taken = spend(&mut Bucket::per_minute(Duration::ZERO, per_minute as f64), &[1], 10 * MINUTE);
         let mut random = Jitter::new(per_minute);
         let mut arrivals: Vec<Duration> = taken
             .iter()
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn settling_moves_the_level_both_ways() {
-        let mut bucket = Bucket::per_minute(Duration::ZERO, 60_000);
+        let mut bucket = Bucket::per_minute(Duration::ZERO, 60_000.0);
         assert!(bucket.try_take(Duration::ZERO, 200));
         bucket.settle(Duration::ZERO, 200, 1_200);
         let ready = bucket.ready_at(Duration::ZERO, 50);
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn absurd_amounts_stop_it_for_a_minute_at_most() {
-        let mut bucket = Bucket::per_minute(Duration::ZERO, 60);
+        let mut bucket = Bucket::per_minute(Duration::ZERO, 60.0);
         assert!(bucket.try_take(Duration::ZERO, u64::MAX));
         assert!(bucket.ready_at(Duration::ZERO, 1) <= MINUTE + ms(500));
         bucket.correct(Duration::ZERO, Duration::ZERO, 0, Some(Duration::MAX));
@@ -254,7 +254,7 @@ mod tests {
         ready_ms: std::ops::Range<u128>,
     ) {
         let now = Duration::from_secs(10);
-        let mut bucket = Bucket::per_minute(now, 3_000);
+        let mut bucket = Bucket::per_minute(now, 3_000.0);
         let before = bucket.ready_at(now, 1);
         bucket.correct(now, now.saturating_sub(ms(said_ms_ago)), remaining, reset_ms.map(ms));
         let after = bucket.ready_at(now, 1);
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_server_with_room_for_one_request_is_still_used() {
         // 60 a minute, bursts of one: every reply says that nothing remains for a second.
-        let mut bucket = Bucket::per_minute(Duration::ZERO, 60);
+        let mut bucket = Bucket::per_minute(Duration::ZERO, 60.0);
         let (mut now, mut sent) = (Duration::ZERO, 0);
         while now < 10 * MINUTE {
             assert!(bucket.try_take(now, 1));
@@ -290,8 +290,8 @@ mod tests {
 
     #[test]
     fn a_new_rate_holds_from_now_on() {
-        let mut bucket = Bucket::per_minute(Duration::ZERO, 60_000);
-        bucket.set_rate(Duration::ZERO, 600);
+        let mut bucket = Bucket::per_minute(Duration::ZERO, 60_000.0);
+        bucket.set_rate(Duration::ZERO, 600.0);
         let taken = spend(&mut bucket, &[1], MINUTE);
         assert!((582..=600).contains(&taken.len()), "{}", taken.len());
     }

@@ -1,9 +1,11 @@
 //! The gate of a teacher: every request waits here until the limits allow it and its row is next.
 //!
 //! Here are the words and the asynchronous shell. Who is next is decided in `gate/queue.rs`, whether it
-//! may go and what a reply changes in `gate/state.rs`, with what is learned in `gate/learn.rs`. Nothing
-//! here sends, retries or counts money.
+//! may go and what a reply changes in `gate/state.rs`. What is learned: of each allowance per minute in
+//! `gate/allowance.rs`, of the calls at once in `gate/learn.rs`. Nothing here sends, retries or counts
+//! money.
 
+mod allowance;
 mod learn;
 mod queue;
 mod state;
@@ -20,7 +22,7 @@ pub use learn::IN_FLIGHT_DEFAULT;
 pub use queue::{PASSED_PATIENCE, TURN_EVERY};
 pub use state::{GateState, Grant, Next};
 
-use super::LimitNotes;
+use super::{LimitNotes, Usage};
 use crate::row::RowId;
 
 /// How long a teacher may be busy without one success before the gate gives up on it, when nobody says.
@@ -53,19 +55,19 @@ pub struct Ticket {
     pub row: RowId,
     /// The position of the step in the pipeline.
     pub step: usize,
-    /// Input and output tokens at the worst; the gate learns how much of it is used.
-    pub tokens: u64,
+    /// Tokens at the worst; the gate learns how much of it is used.
+    pub tokens: Usage,
 }
 
 /// How a request ended, for the gate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// A reply. `tokens` is what it used, `None` when the server does not say.
-    Ok { tokens: Option<u64>, notes: LimitNotes },
+    Ok { tokens: Option<Usage>, notes: LimitNotes },
     /// The teacher as a whole is asked to wait: 429, 529, 503 with Retry-After.
     Busy { retry_after: Option<Duration>, notes: LimitNotes },
     /// Any other fault. `tokens` is what it may have used, `None` when nobody knows.
-    Failed { tokens: Option<u64> },
+    Failed { tokens: Option<Usage> },
 }
 
 /// Why the gate lets nobody in any more.
@@ -92,6 +94,33 @@ pub struct Snapshot {
     pub used_requests: u64,
     /// Tokens used so far; those of calls in flight as expected.
     pub used_tokens: u64,
+    /// What is spent per minute at most, as the file, the server and its refusals have it by now; `None`
+    /// is no limit.
+    pub requests_per_minute: Option<u64>,
+    /// Input and output together.
+    pub tokens_per_minute: Option<u64>,
+    pub input_tokens_per_minute: Option<u64>,
+    pub output_tokens_per_minute: Option<u64>,
+}
+
+impl Snapshot {
+    /// The limits in effect, in one line: `2955 requests and 600000 tokens a minute, 64 in flight`.
+    pub fn words(&self) -> String {
+        let allowances = [
+            (self.requests_per_minute, "requests"),
+            (self.tokens_per_minute, "tokens"),
+            (self.input_tokens_per_minute, "input tokens"),
+            (self.output_tokens_per_minute, "output tokens"),
+        ];
+        let limited = allowances.into_iter().filter_map(|(limit, name)| Some(format!("{} {name}", limit?)));
+        let limited: Vec<String> = limited.collect();
+        let flight = format!("{} in flight", self.in_flight_limit);
+        match limited.split_last() {
+            None => flight,
+            Some((last, [])) => format!("{last} a minute, {flight}"),
+            Some((last, others)) => format!("{} and {last} a minute, {flight}", others.join(", ")),
+        }
+    }
 }
 
 /// A cheap handle to the gate of one teacher. All handles share one queue and one set of limits, and
@@ -336,11 +365,11 @@ mod tests {
     }
 
     fn ticket(row: u64, step: usize) -> Ticket {
-        Ticket { row: RowId::root(row), step, tokens: 100 }
+        Ticket { row: RowId::root(row), step, tokens: Usage { input: 60, output: 40 } }
     }
 
     fn ok() -> Outcome {
-        Outcome::Ok { tokens: Some(100), notes: LimitNotes::default() }
+        Outcome::Ok { tokens: Some(Usage { input: 60, output: 40 }), notes: LimitNotes::default() }
     }
 
     /// Waits until all other tasks wait for something.

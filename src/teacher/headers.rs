@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 
-use super::LimitNotes;
+use super::{LimitNote, LimitNotes};
 
 /// Longer waits are cut to this: a header with a slip in its unit must not park a run for years.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,32 +27,55 @@ pub fn retry_after(headers: &HeaderMap, now_unix_ms: i64) -> Option<Duration> {
     wait(text(headers, "retry-after")?, now_unix_ms)
 }
 
-/// What is left of the allowance.
+/// What is said of the allowances.
 ///
 /// Names: `x-ratelimit-*` (OpenAI and its kin: platform.openai.com/docs/guides/rate-limits),
 /// `anthropic-ratelimit-*` (docs.claude.com, "Rate limits"), and the unsuffixed
-/// `x-ratelimit-remaining` and `-reset` (OpenRouter, Together), which count requests.
+/// `x-ratelimit-remaining` and `-reset` (OpenRouter, Together), which count requests; their `-limit` is
+/// per second or per day as well, so it is not read.
 pub fn limit_notes(headers: &HeaderMap, now_unix_ms: i64) -> LimitNotes {
-    let first = |names: &[&str]| names.iter().find_map(|name| text(headers, name));
-    let count = |names: &[&str]| {
-        let number = first(names)?.parse::<f64>().ok().filter(|number| number.is_finite())?;
-        Some(number.max(0.0) as u64)
+    let note = |limit: &[&str], remaining: &[&str], reset: &[&str]| LimitNote {
+        limit: count(first(headers, limit)),
+        remaining: count(first(headers, remaining)),
+        reset: first(headers, reset).and_then(|text| wait(text, now_unix_ms)),
     };
-    let reset = |names: &[&str]| wait(first(names)?, now_unix_ms);
-    LimitNotes {
-        remaining_requests: count(&[
+    let requests = note(
+        &["x-ratelimit-limit-requests", "anthropic-ratelimit-requests-limit"],
+        &[
             "x-ratelimit-remaining-requests",
             "anthropic-ratelimit-requests-remaining",
             "x-ratelimit-remaining",
-        ]),
-        reset_requests: reset(&[
-            "x-ratelimit-reset-requests",
-            "anthropic-ratelimit-requests-reset",
-            "x-ratelimit-reset",
-        ]),
-        remaining_tokens: count(&["x-ratelimit-remaining-tokens", "anthropic-ratelimit-tokens-remaining"]),
-        reset_tokens: reset(&["x-ratelimit-reset-tokens", "anthropic-ratelimit-tokens-reset"]),
-    }
+        ],
+        &["x-ratelimit-reset-requests", "anthropic-ratelimit-requests-reset", "x-ratelimit-reset"],
+    );
+    let tokens = note(
+        &["x-ratelimit-limit-tokens", "anthropic-ratelimit-tokens-limit"],
+        &["x-ratelimit-remaining-tokens", "anthropic-ratelimit-tokens-remaining"],
+        &["x-ratelimit-reset-tokens", "anthropic-ratelimit-tokens-reset"],
+    );
+    let input_tokens = note(
+        &["anthropic-ratelimit-input-tokens-limit"],
+        &["anthropic-ratelimit-input-tokens-remaining"],
+        &["anthropic-ratelimit-input-tokens-reset"],
+    );
+    let output_tokens = note(
+        &["anthropic-ratelimit-output-tokens-limit"],
+        &["anthropic-ratelimit-output-tokens-remaining"],
+        &["anthropic-ratelimit-output-tokens-reset"],
+    );
+    // Beside these, Anthropic's `tokens` repeats whichever is nearest to its end: no sum of both.
+    let apart = input_tokens.limit.is_some() || output_tokens.limit.is_some();
+    let tokens = if apart { LimitNote::default() } else { tokens };
+    LimitNotes { requests, tokens, input_tokens, output_tokens }
+}
+
+fn first<'a>(headers: &'a HeaderMap, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| text(headers, name))
+}
+
+fn count(text: Option<&str>) -> Option<u64> {
+    let number = text?.parse::<f64>().ok().filter(|number| number.is_finite())?;
+    Some(number.max(0.0) as u64)
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -163,26 +186,56 @@ mod tests {
         assert_eq!(after(&[]), None);
     }
 
+    fn note(limit: Option<u64>, remaining: Option<u64>, reset_ms: Option<u64>) -> LimitNote {
+        LimitNote { limit, remaining, reset: reset_ms.map(Duration::from_millis) }
+    }
+
+    #[track_caller]
+    fn check_notes(headers: &[(&'static str, &'static str)], expected: &LimitNotes) {
+        assert_eq!(limit_notes(&map(headers), NOW_UNIX_MS), *expected);
+    }
+
     #[test]
     fn allowances_are_read_under_each_name() {
-        let notes = limit_notes(
-            &map(&[
+        check_notes(
+            &[
+                ("x-ratelimit-limit-requests", "3000"),
                 ("x-ratelimit-remaining-requests", "0"),
                 ("x-ratelimit-reset-requests", "20ms"),
+                ("x-ratelimit-limit-tokens", "600000"),
                 ("anthropic-ratelimit-tokens-remaining", "1200"),
                 ("anthropic-ratelimit-tokens-reset", "1994-11-06T08:49:38Z"),
-            ]),
-            NOW_UNIX_MS,
+            ],
+            &LimitNotes {
+                requests: note(Some(3000), Some(0), Some(20)),
+                tokens: note(Some(600_000), Some(1200), Some(1000)),
+                ..LimitNotes::default()
+            },
         );
-        let expected = LimitNotes {
-            remaining_requests: Some(0),
-            reset_requests: Some(Duration::from_millis(20)),
-            remaining_tokens: Some(1200),
-            reset_tokens: Some(Duration::from_secs(1)),
-        };
-        assert_eq!(notes, expected);
-        let bare =
-            limit_notes(&map(&[("x-ratelimit-remaining", "7"), ("x-ratelimit-reset", "x")]), NOW_UNIX_MS);
-        assert_eq!(bare, LimitNotes { remaining_requests: Some(7), ..LimitNotes::default() });
+        check_notes(
+            &[("x-ratelimit-limit", "9"), ("x-ratelimit-remaining", "7"), ("x-ratelimit-reset", "x")],
+            &LimitNotes { requests: note(None, Some(7), None), ..LimitNotes::default() },
+        );
+    }
+
+    #[test]
+    fn input_and_output_tokens_are_kept_apart() {
+        check_notes(
+            &[
+                ("anthropic-ratelimit-requests-limit", "50"),
+                ("anthropic-ratelimit-tokens-limit", "30000"),
+                ("anthropic-ratelimit-tokens-remaining", "100"),
+                ("anthropic-ratelimit-input-tokens-limit", "30000"),
+                ("anthropic-ratelimit-input-tokens-remaining", "100"),
+                ("anthropic-ratelimit-input-tokens-reset", "1994-11-06T08:50:37Z"),
+                ("anthropic-ratelimit-output-tokens-limit", "8000"),
+            ],
+            &LimitNotes {
+                requests: note(Some(50), None, None),
+                tokens: LimitNote::default(),
+                input_tokens: note(Some(30_000), Some(100), Some(60_000)),
+                output_tokens: note(Some(8_000), None, None),
+            },
+        );
     }
 }

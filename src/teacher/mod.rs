@@ -112,13 +112,24 @@ impl Answer {
     }
 }
 
+/// What a reply's headers say about one allowance, as far as they say it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LimitNote {
+    /// The whole allowance, per minute.
+    pub limit: Option<u64>,
+    pub remaining: Option<u64>,
+    /// How long until all of it is back.
+    pub reset: Option<Duration>,
+}
+
 /// What a reply's headers say about the limits, for the gate.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitNotes {
-    pub remaining_requests: Option<u64>,
-    pub reset_requests: Option<Duration>,
-    pub remaining_tokens: Option<u64>,
-    pub reset_tokens: Option<Duration>,
+    pub requests: LimitNote,
+    /// Input and output together.
+    pub tokens: LimitNote,
+    pub input_tokens: LimitNote,
+    pub output_tokens: LimitNote,
 }
 
 /// A reply worth keeping: its raw body and what was read from it.

@@ -14,6 +14,7 @@ use super::child::{Child, LINE_BYTES_MAX, NoLine, Program};
 use super::watch::Watch;
 use crate::clock;
 use crate::row::RowId;
+use crate::teacher::Usage;
 use crate::teacher::gate::{Gate, Limits, PATIENCE_DEFAULT, Permit, Shut, Ticket};
 
 /// What is shown of a line that is no answer.
@@ -58,7 +59,7 @@ impl Pool {
 
     /// Waits for a place; it is free again when the permit is dropped.
     pub async fn enter(&self, row: &RowId, step: usize) -> Result<Permit, Shut> {
-        self.places.enter(Ticket { row: row.clone(), step, tokens: 0 }).await
+        self.places.enter(Ticket { row: row.clone(), step, tokens: Usage::default() }).await
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Child>> {

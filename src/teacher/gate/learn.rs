@@ -1,5 +1,5 @@
-//! What the gate learns from replies: how many calls a teacher takes at once, how much of a reservation
-//! they use, and how long to pause when nobody says.
+//! What the gate learns from busy replies: how many calls a teacher takes at once, and how long to pause
+//! when nobody says.
 //!
 //! Plain numbers; who is told what is decided in `state.rs`.
 
@@ -12,7 +12,8 @@ use crate::teacher::retry::Jitter;
 pub const IN_FLIGHT_DEFAULT: usize = 64;
 
 /// The first pause after a busy reply that does not say how long; it doubles while busy replies go on.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
+/// Short, because a stray refusal of a bucket is over at once, and a second of rest is lost for good.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
 
 /// The longest such pause, before jitter.
 pub const PAUSE_MAX: Duration = Duration::from_secs(60);
@@ -27,43 +28,6 @@ const SHRINK: f64 = 0.7;
 /// above that it takes as many successes as there are calls in flight. Growing by one per round trip all the
 /// way would cost 256 calls in flight at a latency of 5 s six minutes for one stray 429.
 const REGAIN_EVERY: usize = 4;
-
-/// Weight of one reply in what is learned about how much of a reservation is used.
-const LEARN: f64 = 1.0 / 16.0;
-
-/// How much of a reservation a call turns out to use.
-///
-/// Reservations are worst cases (`max_tokens`), and an allowance that is reserved but not used within the
-/// second is lost. So what is taken is the reservation times the used share of recent replies; settling
-/// makes it exact. A server that refuses for tokens counts what is *asked* for, as OpenAI does
-/// (<https://platform.openai.com/docs/guides/rate-limits>): from then on all is taken.
-#[derive(Debug)]
-pub struct UsedShare {
-    share: f64,
-    /// Set once a server was seen to do so, for good.
-    pub server_counts_asked: bool,
-}
-
-impl Default for UsedShare {
-    fn default() -> UsedShare {
-        UsedShare { share: 1.0, server_counts_asked: false }
-    }
-}
-
-impl UsedShare {
-    /// What to take for a reservation.
-    pub fn take(&self, reserved: u64) -> u64 {
-        if self.server_counts_asked { reserved } else { (reserved as f64 * self.share).ceil() as u64 }
-    }
-
-    pub fn learn(&mut self, reserved: u64, used: u64) {
-        if reserved > 0 {
-            // A count far off is a bad estimate or a bad server; neither may dominate.
-            let share = (used as f64 / reserved as f64).clamp(0.01, 2.0);
-            self.share += (share - self.share) * LEARN;
-        }
-    }
-}
 
 /// The calls that may be in flight: fewer after a burst of busy replies, then more again.
 #[derive(Debug)]
@@ -154,26 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn the_used_share_follows_replies_within_bounds() {
-        let mut used = UsedShare::default();
-        assert_eq!(used.take(1_000), 1_000);
-        (0..100).for_each(|_| used.learn(1_000, 200));
-        assert!((200..=203).contains(&used.take(1_000)), "{}", used.take(1_000));
-        (0..100).for_each(|_| used.learn(1, u64::MAX));
-        assert!(used.take(1_000) <= 2_000);
-        used.learn(0, 5);
-        used.server_counts_asked = true;
-        assert_eq!(used.take(1_000), 1_000);
-    }
-
-    #[test]
     fn pauses_double_up_to_a_bound() {
         let mut pauses = Pauses::new(3);
-        for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
+        for expected in [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0] {
             let pause = pauses.next().as_secs_f64();
-            assert!((f64::from(expected)..=f64::from(expected) * 1.25).contains(&pause), "{pause}");
+            assert!((expected..=expected * 1.25).contains(&pause), "{pause}");
         }
         pauses.reset();
-        assert!(pauses.next() < Duration::from_secs(2));
+        assert!(pauses.next() < Duration::from_millis(500));
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::Ticket;
 use crate::row::RowId;
+use crate::teacher::Usage;
 
 /// How long a waiter that was passed over waits before it gets turns out of order.
 pub const PASSED_PATIENCE: Duration = Duration::from_secs(5);
@@ -28,7 +29,7 @@ struct Rank {
 
 #[derive(Debug)]
 struct Waiter {
-    tokens: u64,
+    tokens: Usage,
     since: Duration,
 }
 
@@ -53,7 +54,7 @@ pub struct Queue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     pub id: u64,
-    pub tokens: u64,
+    pub tokens: Usage,
 }
 
 impl Queue {
@@ -113,7 +114,7 @@ mod tests {
     use super::*;
 
     fn ticket(row: &str, step: usize) -> Ticket {
-        Ticket { row: row.parse().unwrap(), step, tokens: 0 }
+        Ticket { row: row.parse().unwrap(), step, tokens: Usage::default() }
     }
 
     fn at(seconds: u64) -> Duration {

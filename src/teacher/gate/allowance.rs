@@ -1,0 +1,281 @@
+//! One allowance per minute of a teacher: what the file says at the start, what headers say of it, what
+//! refusals show of it, and how much of a reservation turns out to be used.
+//!
+//! Plain arithmetic on one [`Bucket`]. Time is a parameter; whether an allowance is what a refusal was
+//! about is decided in `state.rs`.
+
+use std::time::Duration;
+
+use crate::teacher::LimitNote;
+use crate::teacher::bucket::Bucket;
+
+/// A server's burst as long as nobody knows it: what a full bucket gives beside its rate, in seconds of it.
+const BURST_GUESS_S: f64 = 1.0;
+
+/// When an allowance held nobody back for this long, the server's bucket may be full again.
+const REST: Duration = Duration::from_secs(1);
+
+/// A refusal leaves this share of what the server granted since the one before: its bucket gets ahead a
+/// little, so that the next refusals are a while off.
+const BELOW_GRANTED: f64 = 0.985;
+
+/// What a refusal leaves of the rate, at the least and at the most.
+const DECREASE: std::ops::RangeInclusive<f64> = 0.5..=0.97;
+
+/// The same when nothing is known of what was granted.
+const DECREASE_BLIND: f64 = 0.7;
+
+/// How fast the rate grows after a refusal: by a thousandth a second, twice that every ten seconds. So the
+/// rate stays about the truth for half a minute (a strict server with a burst of one second refuses one
+/// call in a thousand), and a limit that has tripled is found in about a minute.
+const GROWTH_PER_S: f64 = 0.001;
+const GROWTH_DOUBLES_S: f64 = 10.0;
+const GROWTH_PER_S_MAX: f64 = 0.1;
+
+/// How often the rate is set anew while it grows.
+const GROWTH_EVERY: Duration = Duration::from_millis(100);
+
+/// A limit whose remainder is back later than this is not one per minute (Groq's requests are per day).
+const MINUTE: Duration = Duration::from_secs(61);
+
+/// Two refusals further apart say nothing of the rate in between when no bucket held it.
+const MARK_MAX: Duration = Duration::from_secs(60);
+
+/// Weight of one reply in what is learned about how much of a reservation is used.
+const LEARN: f64 = 1.0 / 16.0;
+
+/// An allowance per minute, or what is learned about one that nobody named.
+#[derive(Debug)]
+pub struct Allowance {
+    /// `None` is no limit.
+    bucket: Option<Bucket>,
+    /// Per minute; what the bucket spends.
+    rate: f64,
+    configured: Option<u64>,
+    told: Option<u64>,
+    /// When the request was sent whose reply told it.
+    told_at: Duration,
+    /// Calls sent before this went at another rate than the server's own words.
+    restarted_at: Duration,
+    used: UsedShare,
+    /// All that was granted; calls in flight as expected.
+    granted: f64,
+    mark: Option<Mark>,
+    /// When it last held somebody back.
+    held_at: Option<Duration>,
+    /// How long it has been growing.
+    growing: Duration,
+    grown_at: Duration,
+}
+
+/// A moment at which the server's bucket had nothing left, or `burst_s` seconds of its rate.
+///
+/// From one refusal to the next, a bucket goes from empty to empty: what it granted is what flowed in.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: Duration,
+    granted: f64,
+    burst_s: f64,
+}
+
+impl Allowance {
+    pub fn new(now: Duration, configured: Option<u64>) -> Allowance {
+        let rate = configured.map_or(f64::INFINITY, |limit| limit as f64);
+        Allowance {
+            bucket: configured.map(|_| Bucket::per_minute(now, rate)),
+            rate,
+            configured,
+            told: None,
+            told_at: Duration::ZERO,
+            restarted_at: Duration::ZERO,
+            used: UsedShare::default(),
+            granted: 0.0,
+            mark: None,
+            held_at: None,
+            growing: Duration::ZERO,
+            grown_at: now,
+        }
+    }
+
+    /// What is spent per minute at most; `None` is no limit.
+    pub fn per_minute(&self) -> Option<u64> {
+        self.bucket.as_ref().map(|_| self.rate.round() as u64)
+    }
+
+    /// What to take for a reservation: what it is expected to use.
+    pub fn expected(&self, reserved: u64) -> u64 {
+        self.used.of(reserved)
+    }
+
+    pub fn ready_at(&self, now: Duration, amount: u64) -> Duration {
+        self.bucket.as_ref().map_or(now, |bucket| bucket.ready_at(now, amount))
+    }
+
+    /// Takes an amount that is ready.
+    pub fn take(&mut self, now: Duration, amount: u64) {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.try_take(now, amount);
+        }
+        self.granted += amount as f64;
+    }
+
+    /// Replaces what was taken by what was used.
+    pub fn settle(&mut self, now: Duration, reserved: u64, taken: u64, used: u64) {
+        // A call that was not served (0) is not counted by a server that counts what is asked, either.
+        let counted = if self.used.server_counts_asked && used > 0 { used.max(reserved) } else { used };
+        if let Some(bucket) = &mut self.bucket {
+            bucket.settle(now, taken, counted);
+        }
+        self.granted += counted as f64 - taken as f64;
+    }
+
+    /// Learns how much of a reservation was used.
+    pub fn learn_used(&mut self, reserved: u64, used: u64) {
+        self.used.learn(reserved, used);
+    }
+
+    /// It is what the next in line waits for: time in which it shows whether it is too small.
+    pub fn hold(&mut self, now: Duration) {
+        let rested = self.held_at.is_none_or(|held| now.saturating_sub(held) > REST);
+        self.held_at = Some(now);
+        if rested {
+            self.mark = Some(Mark { at: now, granted: self.granted, burst_s: BURST_GUESS_S });
+            self.grown_at = now;
+        }
+        let passed = now.saturating_sub(self.grown_at);
+        let most = self.told.or(self.configured).map_or(f64::INFINITY, |limit| limit as f64);
+        if passed < GROWTH_EVERY || self.rate >= most {
+            return;
+        }
+        self.growing += passed;
+        self.grown_at = now;
+        let growth = GROWTH_PER_S * (self.growing.as_secs_f64() / GROWTH_DOUBLES_S).exp2();
+        let growth = growth.min(GROWTH_PER_S_MAX) * passed.as_secs_f64();
+        self.set_rate(now, (self.rate * (1.0 + growth)).min(most));
+    }
+
+    /// Takes over what a reply to a request of `said_at` says. A limit sets the rate when it is a new one:
+    /// one that was told before and then refused was a promise not kept.
+    pub fn heard(&mut self, now: Duration, said_at: Duration, note: &LimitNote) {
+        let per_minute = note.reset.is_none_or(|reset| reset <= MINUTE);
+        let told = note.limit.filter(|limit| *limit > 0 && per_minute);
+        if note.limit.is_some() && told != self.told && said_at >= self.told_at {
+            (self.told, self.told_at) = (told, said_at);
+            self.restart(now);
+        }
+        if let (Some(bucket), Some(remaining)) = (&mut self.bucket, note.remaining) {
+            bucket.correct(now, said_at, remaining, note.reset);
+        }
+    }
+
+    /// There is no such limit, whatever the file says.
+    pub fn lift(&mut self) {
+        self.configured = None;
+        if self.told.is_none() {
+            (self.bucket, self.rate) = (None, f64::INFINITY);
+        }
+    }
+
+    /// What was granted lately says nothing of the rate.
+    pub fn forget(&mut self) {
+        (self.mark, self.held_at) = (None, None);
+    }
+
+    /// Back to what the server told last, or else the file.
+    fn restart(&mut self, now: Duration) {
+        self.forget();
+        (self.growing, self.restarted_at) = (Duration::ZERO, now);
+        match self.told.or(self.configured) {
+            Some(limit) => self.set_rate(now, limit as f64),
+            None => (self.bucket, self.rate) = (None, f64::INFINITY),
+        }
+    }
+
+    /// A call was refused: it was not granted after all. `late` if it was sent before the last mark.
+    pub fn refuse(&mut self, now: Duration, taken: u64, late: bool) {
+        self.granted -= taken as f64;
+        if let Some(mark) = self.mark.as_mut().filter(|_| late) {
+            mark.granted -= taken as f64;
+        }
+        if let Some(bucket) = &mut self.bucket {
+            bucket.drain(now);
+        }
+    }
+
+    /// A burst of refusals that was about this allowance: the rate falls to what was really granted.
+    pub fn slow_down(&mut self, now: Duration, sent_at: Duration) {
+        if sent_at < self.restarted_at {
+            return;
+        }
+        let granted = self.granted_per_minute(now);
+        let known = self.mark.is_some_and(|mark| mark.burst_s == 0.0 && now - mark.at <= MARK_MAX);
+        self.mark = Some(Mark { at: now, granted: self.granted, burst_s: 0.0 });
+        (self.growing, self.grown_at) = (Duration::ZERO, now);
+        let granted = granted.map(|granted| granted * BELOW_GRANTED);
+        if self.bucket.is_some() {
+            let rate = granted.unwrap_or(self.rate * DECREASE_BLIND);
+            self.set_rate(now, rate.clamp(self.rate * DECREASE.start(), self.rate * DECREASE.end()));
+        } else if let Some(rate) = granted.filter(|_| known) {
+            self.held_at = Some(now);
+            self.set_rate(now, rate);
+        }
+    }
+
+    /// What the server granted since the mark.
+    fn granted_per_minute(&self, now: Duration) -> Option<f64> {
+        let mark = self.mark?;
+        let seconds = now.saturating_sub(mark.at).as_secs_f64() + mark.burst_s;
+        (seconds > 0.0).then(|| (self.granted - mark.granted).max(0.0) * 60.0 / seconds)
+    }
+
+    /// A refusal left `remaining`, too little for what the call asked: unless we spent more than the
+    /// allowance anyway, the server counts what is asked for.
+    pub fn doubt_counting(&mut self, now: Duration, reserved: u64, remaining: Option<u64>) {
+        let spent = self.granted_per_minute(now).is_some_and(|granted| granted >= 0.9 * self.rate);
+        if remaining.is_some_and(|remaining| remaining < reserved) && !spent && !self.used.server_counts_asked
+        {
+            self.used.server_counts_asked = true;
+            // What was granted was counted in other units.
+            self.forget();
+        }
+    }
+
+    fn set_rate(&mut self, now: Duration, per_minute: f64) {
+        self.rate = per_minute.max(1.0);
+        let rate = self.rate;
+        self.bucket.get_or_insert_with(|| Bucket::per_minute(now, rate)).set_rate(now, rate);
+    }
+}
+
+/// How much of a reservation a call turns out to use.
+///
+/// Reservations are worst cases (`max_tokens`), and an allowance that is reserved but not used within the
+/// second is lost. So what is taken is the reservation times the used share of recent replies; settling
+/// makes it exact. A server may count what is *asked* for instead, as OpenAI does
+/// (<https://platform.openai.com/docs/guides/rate-limits>): from then on all is taken.
+#[derive(Debug)]
+struct UsedShare {
+    share: f64,
+    /// Set once a server was seen to do so, for good.
+    server_counts_asked: bool,
+}
+
+impl Default for UsedShare {
+    fn default() -> UsedShare {
+        UsedShare { share: 1.0, server_counts_asked: false }
+    }
+}
+
+impl UsedShare {
+    fn of(&self, reserved: u64) -> u64 {
+        if self.server_counts_asked { reserved } else { (reserved as f64 * self.share).ceil() as u64 }
+    }
+
+    fn learn(&mut self, reserved: u64, used: u64) {
+        if reserved > 0 {
+            // A count far off is a bad estimate or a bad server; neither may dominate.
+            let share = (used as f64 / reserved as f64).clamp(0.01, 2.0);
+            self.share += (share - self.share) * LEARN;
+        }
+    }
+}
