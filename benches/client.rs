@@ -1,8 +1,8 @@
 //! The client against the fake teacher, beside a bare reqwest loop: CPU per row, calls in flight, chained
 //! calls, use of the limits, memory.
 //!
-//! `cargo bench --bench client -- [cpu] [flight] [chain] [requests] [tokens] [hang] [memory]`; all without
-//! arguments. Everything runs as processes of their own, and figures to compare come from one run. CPU time is
+//! `cargo bench --bench client -- [cpu] [flight] [chain] [requests] [tokens] [learn] [drop] [queue]
+//! [hang] [memory]`; all without arguments. Everything runs as processes of their own, and figures to compare come from one run. CPU time is
 //! user and system time of the client's process, from the kernel's accounts (10 ms grain).
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
@@ -23,12 +23,15 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "bare-loop") {
         return bare_loop(&args[1], args[2].parse().unwrap());
     }
-    let all: [(&str, fn()); 7] = [
+    let all: [(&str, fn()); 10] = [
         ("cpu", cpu),
         ("flight", flight),
         ("chain", chain),
         ("requests", requests),
         ("tokens", tokens),
+        ("learn", learn),
+        ("drop", falling),
+        ("queue", queue),
         ("hang", hang),
         ("memory", memory),
     ];
@@ -254,6 +257,109 @@ fn tokens() {
         tokens / (600_000.0 * took.wall.as_secs_f64() / 60.0) * 100.0
     );
     used(&fake, f64::INFINITY, "ok_by_second");
+}
+
+/// A row of the server's statistics by second.
+fn by_second(stats: &Value, name: &str) -> Vec<f64> {
+    stats[name].as_array().unwrap().iter().filter_map(Value::as_f64).collect()
+}
+
+/// Limits of the file that are twice the truth, with headers that tell it, that lie, and without: the share
+/// of the allowance that is used after half a minute, and the 429s before and after. A minute each, at once.
+fn learn() {
+    const HEADERS: [&[&str]; 3] = [&[], &["--no-limit-headers"], &["--limit-headers-factor", "2"]];
+    let cases = ["requests", "tokens"].into_iter().flat_map(|unit| HEADERS.map(|headers| (unit, headers)));
+    let threads: Vec<_> = cases
+        .map(|(unit, headers)| {
+            std::thread::spawn(move || {
+                let truth = if unit == "requests" { 3000 } else { 600_000 };
+                let limit = format!("--{unit}-per-minute");
+                let truth_text = truth.to_string();
+                let mut args = vec![&*limit, &*truth_text, "--latency-ms", "300", "--latency-sigma", "0.5"];
+                args.extend(headers);
+                let fake = Teacher::start(&args);
+                let limits = format!("{unit}_per_minute: {}, in_flight: 256", truth * 2);
+                let rows = if unit == "requests" { 3700 } else { 2200 };
+                let took = Job::new(rows, &teacher("w", &fake.url, &limits), &step("w", PROMPT, "text")).run();
+                let stats = fake.stats();
+                let per_reply = match unit {
+                    "requests" => 1.0,
+                    _ => (stats["tokens_in"].as_f64().unwrap() + stats["tokens_out"].as_f64().unwrap()) / rows as f64,
+                };
+                let end = (took.wall.as_secs_f64() as usize).saturating_sub(3);
+                let sum = |name, from: usize, to: usize| by_second(&stats, name)[from..to].iter().sum::<f64>();
+                let used = sum("ok_by_second", 30, end) * per_reply * 60.0 / (end - 30) as f64 / f64::from(truth);
+                let refused =
+                    |from, to| sum("rate_limited_by_second", from, to) / sum("requests_by_second", from, to) * 100.0;
+                format!(
+                    "{unit} {headers:?}: {:.1} % used in seconds 30 to {end}; 429s {:.2} % before, {:.2} % then",
+                    used * 100.0,
+                    refused(0, 30),
+                    refused(30, end)
+                )
+            })
+        })
+        .collect();
+    for thread in threads {
+        println!("{}", thread.join().unwrap());
+    }
+}
+
+/// 6,000 requests a minute, from second 20 to 50 a third of it, no headers: when the 429s stop, and what is
+/// used before, meanwhile and after.
+fn falling() {
+    let fake = Teacher::start(&[
+        "--requests-per-minute",
+        "6000",
+        "--requests-per-minute-after",
+        "20:2000",
+        "--requests-per-minute-after",
+        "50:6000",
+        "--no-limit-headers",
+        "--latency-ms",
+        "300",
+    ]);
+    let limits = "requests_per_minute: 6000, in_flight: 256";
+    Job::new(5700, &teacher("w", &fake.url, limits), &step("w", PROMPT, "text")).run();
+    let stats = fake.stats();
+    let (refused, ok) = (by_second(&stats, "rate_limited_by_second"), by_second(&stats, "ok_by_second"));
+    let mean = |from: usize, to: usize| ok[from..to].iter().sum::<f64>() / (to - from) as f64;
+    let last = (20..30).rev().find(|second| refused[*second] > 1.0).map_or(0, |second| second - 19);
+    println!(
+        "more than one 429 a second for {last} s after the fall; {} 429s in seconds 20 to 25, {} in 25 to 50; replies a \
+         second: {:.1} of 100 before, {:.1} of 33.3 in seconds 25 to 50, {:.1} of 100 in the last ten",
+        refused[20..25].iter().sum::<f64>(),
+        refused[25..50].iter().sum::<f64>(),
+        mean(2, 20),
+        mean(25, 50),
+        mean(ok.len() - 12, ok.len() - 2)
+    );
+}
+
+/// A server that works on 8 at a time and lets the others wait: 256 in flight allowed, and 8.
+fn queue() {
+    let run = |places: u32| {
+        let fake =
+            Teacher::start(&["--in-flight", "8", "--queue", "--latency-ms", "100", "--latency-sigma", "0.3"]);
+        let limits = format!("in_flight: {places}");
+        let job = Job::new(3000, &teacher("w", &fake.url, &limits), &step("w", PROMPT, "text"));
+        let running = std::thread::spawn(move || job.run());
+        let (mut waiting, started) = (Vec::new(), Instant::now());
+        while !running.is_finished() {
+            std::thread::sleep(Duration::from_millis(100));
+            waiting.push((started.elapsed(), fake.stats()["queued_now"].as_f64().unwrap()));
+        }
+        let wall = running.join().unwrap().wall;
+        let late = waiting.iter().filter(|(at, _)| (wall / 2..wall - Duration::from_secs(2)).contains(at));
+        let late: Vec<f64> = late.map(|(_, waiting)| *waiting).collect();
+        (3000.0 / wall.as_secs_f64(), late.iter().sum::<f64>() / late.len() as f64)
+    };
+    let ((free, waiting), (fixed, _)) = (run(256), run(8));
+    println!(
+        "256 in flight allowed: {free:.1} replies/s, {waiting:.1} wait at the server in the second half beside the 8 \
+         at work; 8 allowed: {fixed:.1} replies/s ({:.3} x)",
+        free / fixed
+    );
 }
 
 /// Row 0 hangs for 60 s at about 1,000 rows a second: no throughput is lost.

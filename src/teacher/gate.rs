@@ -2,10 +2,12 @@
 //!
 //! Here are the words and the asynchronous shell. Who is next is decided in `gate/queue.rs`, whether it
 //! may go and what a reply changes in `gate/state.rs`. What is learned: of each allowance per minute in
-//! `gate/allowance.rs`, of the calls at once in `gate/learn.rs`. Nothing here sends, retries or counts
+//! `gate/allowance.rs`, of the calls at once in `gate/learn.rs` (a server that refuses) and
+//! `gate/climb.rs` (one that queues). Nothing here sends, retries or counts
 //! money.
 
 mod allowance;
+mod climb;
 mod learn;
 mod queue;
 mod state;
@@ -87,7 +89,7 @@ pub enum Shut {
 pub struct Snapshot {
     pub waiting: usize,
     pub in_flight: usize,
-    /// What busy replies have left of the configured limit.
+    /// What busy replies and a server's queue have left of the configured limit.
     pub in_flight_limit: usize,
     pub paused_for: Duration,
     /// Requests let in so far.
@@ -556,6 +558,23 @@ mod tests {
         drop(gate);
         settle_down().await;
         assert!(shared.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_snapshot_says_what_is_in_effect() {
+        let words = |requests_per_minute, tokens_per_minute, output_tokens_per_minute| {
+            let seen = Snapshot {
+                requests_per_minute,
+                tokens_per_minute,
+                output_tokens_per_minute,
+                ..Snapshot::default()
+            };
+            Snapshot { in_flight_limit: 8, ..seen }.words()
+        };
+        assert_eq!(words(None, None, None), "8 in flight");
+        assert_eq!(words(Some(60), None, None), "60 requests a minute, 8 in flight");
+        let all = "60 requests, 900 tokens and 300 output tokens a minute, 8 in flight";
+        assert_eq!(words(Some(60), Some(900), Some(300)), all);
     }
 
     #[test]

@@ -57,7 +57,13 @@ pub struct Allowance {
     told_at: Duration,
     /// Calls sent before this went at another rate than the server's own words.
     restarted_at: Duration,
-    used: UsedShare,
+    /// How much of a reservation a call turns out to use.
+    ///
+    /// Reservations are worst cases (`max_tokens`), and an allowance that is reserved but not used within the
+    /// second is lost. So what is taken is the reservation times this share of recent replies; settling
+    /// makes it exact. Where a server counts what is *asked* for, as OpenAI does
+    /// (<https://platform.openai.com/docs/guides/rate-limits>), refusals show that it grants less.
+    used_share: f64,
     /// All that was granted; calls in flight as expected.
     granted: f64,
     mark: Option<Mark>,
@@ -88,7 +94,7 @@ impl Allowance {
             told: None,
             told_at: Duration::ZERO,
             restarted_at: Duration::ZERO,
-            used: UsedShare::default(),
+            used_share: 1.0,
             granted: 0.0,
             mark: None,
             held_at: None,
@@ -104,7 +110,7 @@ impl Allowance {
 
     /// What to take for a reservation: what it is expected to use.
     pub fn expected(&self, reserved: u64) -> u64 {
-        self.used.of(reserved)
+        (reserved as f64 * self.used_share).ceil() as u64
     }
 
     pub fn ready_at(&self, now: Duration, amount: u64) -> Duration {
@@ -120,18 +126,20 @@ impl Allowance {
     }
 
     /// Replaces what was taken by what was used.
-    pub fn settle(&mut self, now: Duration, reserved: u64, taken: u64, used: u64) {
-        // A call that was not served (0) is not counted by a server that counts what is asked, either.
-        let counted = if self.used.server_counts_asked && used > 0 { used.max(reserved) } else { used };
+    pub fn settle(&mut self, now: Duration, taken: u64, used: u64) {
         if let Some(bucket) = &mut self.bucket {
-            bucket.settle(now, taken, counted);
+            bucket.settle(now, taken, used);
         }
-        self.granted += counted as f64 - taken as f64;
+        self.granted += used as f64 - taken as f64;
     }
 
     /// Learns how much of a reservation was used.
     pub fn learn_used(&mut self, reserved: u64, used: u64) {
-        self.used.learn(reserved, used);
+        if reserved > 0 {
+            // A count far off is a bad estimate or a bad server; neither may dominate.
+            let share = (used as f64 / reserved as f64).clamp(0.01, 2.0);
+            self.used_share += (share - self.used_share) * LEARN;
+        }
     }
 
     /// It is what the next in line waits for: time in which it shows whether it is too small.
@@ -202,80 +210,39 @@ impl Allowance {
         }
     }
 
-    /// A burst of refusals that was about this allowance: the rate falls to what was really granted.
-    pub fn slow_down(&mut self, now: Duration, sent_at: Duration) {
+    /// A burst of refusals that was about this allowance: the rate falls to what was really granted. It
+    /// began with a call of `sent_at` that `asked` so much.
+    pub fn slow_down(&mut self, now: Duration, sent_at: Duration, asked: u64) {
         if sent_at < self.restarted_at {
             return;
         }
-        let granted = self.granted_per_minute(now);
-        let known = self.mark.is_some_and(|mark| mark.burst_s == 0.0 && now - mark.at <= MARK_MAX);
+        let granted = self.granted_per_minute(now, asked).map(|granted| granted * BELOW_GRANTED);
+        let measured = self.mark.is_some_and(|mark| mark.burst_s == 0.0);
+        let recent = self.mark.is_some_and(|mark| now.saturating_sub(mark.at) <= MARK_MAX);
         self.mark = Some(Mark { at: now, granted: self.granted, burst_s: 0.0 });
         (self.growing, self.grown_at) = (Duration::ZERO, now);
-        let granted = granted.map(|granted| granted * BELOW_GRANTED);
         if self.bucket.is_some() {
             let rate = granted.unwrap_or(self.rate * DECREASE_BLIND);
-            self.set_rate(now, rate.clamp(self.rate * DECREASE.start(), self.rate * DECREASE.end()));
-        } else if let Some(rate) = granted.filter(|_| known) {
+            // What a server says stands against one stray refusal, not against two.
+            let trusted = !measured && self.told.is_some();
+            let least = if trusted { DECREASE.end() } else { DECREASE.start() };
+            self.set_rate(now, rate.clamp(self.rate * least, self.rate * DECREASE.end()));
+        } else if let Some(rate) = granted.filter(|_| measured && recent) {
             self.held_at = Some(now);
             self.set_rate(now, rate);
         }
     }
 
-    /// What the server granted since the mark.
-    fn granted_per_minute(&self, now: Duration) -> Option<f64> {
+    /// What the server may have granted since the mark: its bucket had less than `asked` left.
+    fn granted_per_minute(&self, now: Duration, asked: u64) -> Option<f64> {
         let mark = self.mark?;
         let seconds = now.saturating_sub(mark.at).as_secs_f64() + mark.burst_s;
-        (seconds > 0.0).then(|| (self.granted - mark.granted).max(0.0) * 60.0 / seconds)
-    }
-
-    /// A refusal left `remaining`, too little for what the call asked: unless we spent more than the
-    /// allowance anyway, the server counts what is asked for.
-    pub fn doubt_counting(&mut self, now: Duration, reserved: u64, remaining: Option<u64>) {
-        let spent = self.granted_per_minute(now).is_some_and(|granted| granted >= 0.9 * self.rate);
-        if remaining.is_some_and(|remaining| remaining < reserved) && !spent && !self.used.server_counts_asked
-        {
-            self.used.server_counts_asked = true;
-            // What was granted was counted in other units.
-            self.forget();
-        }
+        (seconds > 0.0).then(|| (self.granted - mark.granted + asked as f64).max(0.0) * 60.0 / seconds)
     }
 
     fn set_rate(&mut self, now: Duration, per_minute: f64) {
         self.rate = per_minute.max(1.0);
         let rate = self.rate;
         self.bucket.get_or_insert_with(|| Bucket::per_minute(now, rate)).set_rate(now, rate);
-    }
-}
-
-/// How much of a reservation a call turns out to use.
-///
-/// Reservations are worst cases (`max_tokens`), and an allowance that is reserved but not used within the
-/// second is lost. So what is taken is the reservation times the used share of recent replies; settling
-/// makes it exact. A server may count what is *asked* for instead, as OpenAI does
-/// (<https://platform.openai.com/docs/guides/rate-limits>): from then on all is taken.
-#[derive(Debug)]
-struct UsedShare {
-    share: f64,
-    /// Set once a server was seen to do so, for good.
-    server_counts_asked: bool,
-}
-
-impl Default for UsedShare {
-    fn default() -> UsedShare {
-        UsedShare { share: 1.0, server_counts_asked: false }
-    }
-}
-
-impl UsedShare {
-    fn of(&self, reserved: u64) -> u64 {
-        if self.server_counts_asked { reserved } else { (reserved as f64 * self.share).ceil() as u64 }
-    }
-
-    fn learn(&mut self, reserved: u64, used: u64) {
-        if reserved > 0 {
-            // A count far off is a bad estimate or a bad server; neither may dominate.
-            let share = (used as f64 / reserved as f64).clamp(0.01, 2.0);
-            self.share += (share - self.share) * LEARN;
-        }
     }
 }

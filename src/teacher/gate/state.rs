@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::allowance::Allowance;
+use super::climb::Climb;
 use super::learn::{Flight, IN_FLIGHT_DEFAULT, PAUSE_MAX, Pauses};
 use super::queue::Queue;
 use super::{Limits, Outcome, Shut, Snapshot, Ticket};
@@ -59,6 +60,7 @@ pub struct GateState {
     /// What the next in line last waited for; `None` is a place in flight.
     bound_by: Option<usize>,
     flight: Flight,
+    climb: Climb,
     queue: Queue,
     paused_until: Duration,
     pauses: Pauses,
@@ -78,11 +80,13 @@ pub struct GateState {
 impl GateState {
     /// `patience` is how long a teacher may be busy without one success; `seed` is for jitter only.
     pub fn new(now: Duration, limits: Limits, patience: Duration, seed: u64) -> GateState {
+        let in_flight = limits.in_flight.unwrap_or(IN_FLIGHT_DEFAULT);
         GateState {
             allowances: [limits.requests_per_minute, limits.tokens_per_minute, None, None]
                 .map(|configured| Allowance::new(now, configured)),
             bound_by: None,
-            flight: Flight::new(limits.in_flight.unwrap_or(IN_FLIGHT_DEFAULT)),
+            flight: Flight::new(in_flight),
+            climb: Climb::new(in_flight),
             queue: Queue::default(),
             paused_until: Duration::ZERO,
             pauses: Pauses::new(seed),
@@ -126,7 +130,7 @@ impl GateState {
             return Next::Shut(shut);
         }
         let Some(head) = self.queue.head(now) else { return Next::Wait };
-        if self.flight.now >= self.flight.limit {
+        if self.flight.now >= self.in_flight_limit() {
             self.bound_by = None;
             return Next::Wait;
         }
@@ -188,6 +192,8 @@ impl GateState {
                     self.pauses.reset();
                 }
                 self.flight.grow();
+                let bound = self.bound_by.is_none() && !self.queue.is_empty() && self.paused_until <= now;
+                self.climb.answer(now, now.saturating_sub(grant.sent_at), bound);
             }
             Outcome::Busy { retry_after, notes } => self.busy(now, &grant, retry_after, &notes),
             Outcome::Failed { tokens } => {
@@ -212,7 +218,7 @@ impl GateState {
         Snapshot {
             waiting: self.queue.len(),
             in_flight: self.flight.now,
-            in_flight_limit: self.flight.limit,
+            in_flight_limit: self.in_flight_limit(),
             paused_for: self.paused_until.saturating_sub(now),
             used_requests: self.used_requests,
             used_tokens: self.used_tokens,
@@ -223,9 +229,13 @@ impl GateState {
         }
     }
 
+    fn in_flight_limit(&self) -> usize {
+        self.flight.limit.min(self.climb.limit())
+    }
+
     fn settle_costs(&mut self, now: Duration, grant: &Grant, used: Costs) {
         for (which, allowance) in self.allowances.iter_mut().enumerate() {
-            allowance.settle(now, grant.reserved[which], grant.taken[which], used[which]);
+            allowance.settle(now, grant.taken[which], used[which]);
         }
         self.count_tokens(grant, used[TOKENS]);
     }
@@ -255,6 +265,7 @@ impl GateState {
         self.count_tokens(grant, 0);
         if new_burst {
             self.round += 1;
+            self.climb.give_up();
             self.burst(now, grant, notes);
         }
         self.heard(now, grant.sent_at, notes);
@@ -281,15 +292,13 @@ impl GateState {
             .into_iter()
             .zip(grant.reserved)
             .position(|(note, reserved)| note.remaining.is_some_and(|remaining| remaining < reserved));
-        for which in [TOKENS, INPUT, OUTPUT] {
-            self.allowances[which].doubt_counting(now, grant.reserved[which], each(notes)[which].remaining);
-        }
         let about = named.or(self.bound_by);
         if about.is_none() {
             self.flight.shrink();
         }
         if std::mem::take(&mut self.answered) {
-            self.allowances[about.unwrap_or(REQUESTS)].slow_down(now, grant.sent_at);
+            let which = about.unwrap_or(REQUESTS);
+            self.allowances[which].slow_down(now, grant.sent_at, grant.reserved[which]);
         } else {
             self.allowances.iter_mut().for_each(Allowance::forget);
         }
@@ -307,5 +316,7 @@ fn exhausted_until(notes: &LimitNotes) -> Option<Duration> {
     exhausted.filter_map(|note| note.reset).max().map(|reset| reset.min(PAUSE_MAX))
 }
 
+#[cfg(test)]
+mod hours;
 #[cfg(test)]
 mod tests;
