@@ -385,7 +385,7 @@ impl Caller {
             Err(fault) => {
                 permit.settle(match &fault {
                     Fault::Busy { retry_after, notes, .. } => {
-                        Settled::Busy { retry_after: *retry_after, notes: notes.clone() }
+                        Settled::Busy { retry_after: *retry_after, notes: (**notes).clone() }
                     }
                     // Nothing was written for it.
                     Fault::TooLong { .. }

@@ -18,10 +18,6 @@ pub const BURST: Duration = Duration::from_millis(250);
 /// allowance: `0.995 + 0.25 / 60 < 1`; what is left is for clocks that differ.
 pub const SHARE: f64 = 0.995;
 
-/// The longest time that one word of a server stops the bucket: allowances are per minute, so a longer
-/// reset is about something else (a daily quota, or the time until full).
-const HOLD_MAX: Duration = Duration::from_secs(60);
-
 /// Rounding of sums of many fractions must not delay what is due; far below one unit.
 const ROUNDING: f64 = 1e-6;
 
@@ -37,7 +33,6 @@ pub struct Bucket {
     /// What may be spent at `at`; negative after a large amount or a reservation that was too small.
     level: f64,
     at: Duration,
-    held_until: Duration,
 }
 
 impl Bucket {
@@ -50,7 +45,7 @@ impl Bucket {
     fn new(now: Duration, per_minute: f64, burst: Duration) -> Bucket {
         let per_second = per_minute / 60.0;
         let capacity = (per_second * burst.as_secs_f64()).max(1.0);
-        Bucket { per_second, capacity, level: capacity, at: now, held_until: Duration::ZERO }
+        Bucket { per_second, capacity, level: capacity, at: now }
     }
 
     /// Spends `amount` if that is possible now.
@@ -66,14 +61,12 @@ impl Bucket {
     /// The earliest time at which `amount` can be taken, if nothing else is taken before; `now` if at once.
     pub fn ready_at(&self, now: Duration, amount: u64) -> Duration {
         let missing = self.bounded(amount).min(self.capacity) - self.level_at(now);
-        let filled = if missing <= ROUNDING {
-            now
-        } else {
-            // A nanosecond more, because the conversion may round down.
-            let wait = Duration::try_from_secs_f64(missing / self.per_second).unwrap_or(Duration::MAX);
-            now.saturating_add(wait).saturating_add(Duration::from_nanos(1))
-        };
-        filled.max(self.held_until)
+        if missing <= ROUNDING {
+            return now;
+        }
+        // A nanosecond more, because the conversion may round down.
+        let wait = Duration::try_from_secs_f64(missing / self.per_second).unwrap_or(Duration::MAX);
+        now.saturating_add(wait).saturating_add(Duration::from_nanos(1))
     }
 
     /// Returns an amount that was taken and not used.
@@ -89,32 +82,28 @@ impl Bucket {
         self.level = (self.level + change).min(self.capacity);
     }
 
-    /// Takes over what a server said: at `said_at`, `remaining` were left, all of it back after `reset`.
+    /// Takes over what a server said: at `said_at`, `remaining` were left.
     ///
-    /// Only ever slows. The bucket holds no more than the server could have by now; when nothing
-    /// remained, nothing is taken until the reset (a minute at most). Limiters count a request when it
+    /// Only ever slows: the bucket holds no more than the server could have by now. When nothing remained,
+    /// it goes on with what flows in: a reset is the time until all is back (of OpenAI and Anthropic alike),
+    /// and waiting for that would lose all that overflows meanwhile. Limiters count a request when it
     /// arrives, so a reply's words are as old as its request: pass the time it was sent.
-    pub fn correct(&mut self, now: Duration, said_at: Duration, remaining: u64, reset: Option<Duration>) {
+    pub fn correct(&mut self, now: Duration, said_at: Duration, remaining: u64) {
         self.refill(now);
         let refilled = self.per_second * now.saturating_sub(said_at).as_secs_f64();
         self.level = self.level.min(remaining as f64 + refilled);
-        if remaining == 0 {
-            let reset = reset.unwrap_or_default().min(HOLD_MAX);
-            self.held_until = self.held_until.max(said_at.saturating_add(reset));
-        }
     }
 
     /// Leaves nothing to spend now: what a server's 429 tells. A debt stays.
     pub fn drain(&mut self, now: Duration) {
-        self.correct(now, now, 0, None);
+        self.correct(now, now, 0);
     }
 
     /// Changes the allowance (before [`SHARE`]); what is in the bucket stays, up to the new capacity.
     pub fn set_rate(&mut self, now: Duration, per_minute: f64) {
         self.refill(now);
         let fresh = Bucket::per_minute(now, per_minute);
-        let (level, held_until) = (self.level.min(fresh.capacity), self.held_until);
-        *self = Bucket { level, held_until, ..fresh };
+        *self = Bucket { level: self.level.min(fresh.capacity), ..fresh };
     }
 
     fn bounded(&self, amount: u64) -> f64 {
@@ -242,21 +231,14 @@ mod tests {
         let mut bucket = Bucket::per_minute(Duration::ZERO, 60.0);
         assert!(bucket.try_take(Duration::ZERO, u64::MAX));
         assert!(bucket.ready_at(Duration::ZERO, 1) <= MINUTE + ms(500));
-        bucket.correct(Duration::ZERO, Duration::ZERO, 0, Some(Duration::MAX));
-        assert!(bucket.ready_at(MINUTE * 2, 1) <= MINUTE * 2);
     }
 
     /// What a server says, and when the next request may go: 50 a second, full bucket, at 10 s.
-    fn check_correction(
-        said_ms_ago: u64,
-        remaining: u64,
-        reset_ms: Option<u64>,
-        ready_ms: std::ops::Range<u128>,
-    ) {
+    fn check_correction(said_ms_ago: u64, remaining: u64, ready_ms: std::ops::Range<u128>) {
         let now = Duration::from_secs(10);
         let mut bucket = Bucket::per_minute(now, 3_000.0);
         let before = bucket.ready_at(now, 1);
-        bucket.correct(now, now.saturating_sub(ms(said_ms_ago)), remaining, reset_ms.map(ms));
+        bucket.correct(now, now.saturating_sub(ms(said_ms_ago)), remaining);
         let after = bucket.ready_at(now, 1);
         assert!(after >= before, "a correction made it faster");
         let wait = (after - now).as_millis();
@@ -265,24 +247,22 @@ mod tests {
 
     #[test]
     fn corrections_only_slow() {
-        check_correction(0, 2_000, Some(60_000), 0..1);
-        check_correction(0, 1, Some(60_000), 0..1);
-        check_correction(0, 0, None, 20..22);
-        check_correction(0, 0, Some(1_500), 1_500..1_501);
-        check_correction(300, 0, Some(1_000), 700..701);
-        check_correction(2_000, 0, Some(1_000), 0..1);
-        check_correction(0, 0, Some(86_400_000), 60_000..60_001);
+        check_correction(0, 2_000, 0..1);
+        check_correction(0, 1, 0..1);
+        check_correction(0, 0, 20..22);
+        check_correction(10, 0, 10..12);
+        check_correction(2_000, 0, 0..1);
     }
 
     #[test]
     fn a_server_with_room_for_one_request_is_still_used() {
-        // 60 a minute, bursts of one: every reply says that nothing remains for a second.
+        // 60 a minute, bursts of one: every reply says that nothing remains.
         let mut bucket = Bucket::per_minute(Duration::ZERO, 60.0);
         let (mut now, mut sent) = (Duration::ZERO, 0);
         while now < 10 * MINUTE {
             assert!(bucket.try_take(now, 1));
             sent += 1;
-            bucket.correct(now + ms(300), now, 0, Some(Duration::from_secs(1)));
+            bucket.correct(now + ms(300), now, 0);
             now = bucket.ready_at(now + ms(300), 1);
         }
         assert!(sent >= 582, "{sent} of 600");

@@ -128,8 +128,11 @@ pub fn meaning(status: u16, headers: &HeaderMap, body: &str, now_unix_ms: i64) -
         return Meaning::Refused(message);
     }
     let told_wait = retry_after(headers, now_unix_ms).or(told.retry_after);
-    let busy =
-        |message| Fault::Busy { retry_after: told_wait, message, notes: limit_notes(headers, now_unix_ms) };
+    let busy = |message| Fault::Busy {
+        retry_after: told_wait,
+        message,
+        notes: Box::new(limit_notes(headers, now_unix_ms)),
+    };
     Meaning::Fault(if has(&FATAL) {
         Fault::Fatal { message }
     } else if has(&TOO_LONG)

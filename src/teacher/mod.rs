@@ -146,7 +146,7 @@ pub struct Reply {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// 429, 529, 503 with Retry-After: the teacher pauses as a whole.
-    Busy { retry_after: Option<Duration>, message: String, notes: LimitNotes },
+    Busy { retry_after: Option<Duration>, message: String, notes: Box<LimitNotes> },
     /// Quota or billing exhausted, 401, 402, 403: the run stops.
     Fatal { message: String },
     /// 408, 409, other 5xx, reset, timeout, cut-off or unreadable body: the same call again.

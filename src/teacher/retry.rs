@@ -76,7 +76,6 @@ impl Jitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::teacher::LimitNotes;
 
     fn transient() -> Fault {
         Fault::Transient { code: "server_error", message: "500".into(), billed: false }
@@ -106,7 +105,7 @@ mod tests {
 
     #[test]
     fn only_busy_and_transient_come_again() {
-        let busy = Fault::Busy { retry_after: None, message: "429".into(), notes: LimitNotes::default() };
+        let busy = Fault::Busy { retry_after: None, message: "429".into(), notes: Box::default() };
         check(1, &busy, 0.5, Some(0));
         check(1_000, &busy, 0.5, Some(0));
         check(1, &Fault::Fatal { message: "401".into() }, 0.5, None);

@@ -172,7 +172,7 @@ impl Allowance {
             self.restart(now);
         }
         if let (Some(bucket), Some(remaining)) = (&mut self.bucket, note.remaining) {
-            bucket.correct(now, said_at, remaining, note.reset);
+            bucket.correct(now, said_at, remaining);
         }
     }
 

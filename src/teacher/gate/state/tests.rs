@@ -424,10 +424,11 @@ fn nothing_remaining_on_a_good_reply_slows_and_nothing_else() {
     fill(&mut state, Duration::ZERO, 100);
     let Next::Admit(_, grant) = state.next(Duration::ZERO) else { panic!("not let in") };
     let notes = nothing_left(2.0);
-    state.settle(at(0.1), grant, Outcome::Ok { tokens: None, notes });
-    assert_eq!(state.next(at(0.1)), Next::At(at(2.0)));
-    assert_eq!(admit(&mut state, at(2.0)).len(), 8);
-    let seen = state.snapshot(at(2.0));
+    state.settle(at(0.015), grant, Outcome::Ok { tokens: None, notes });
+    // 100 a second flow in, and the words are 15 ms old.
+    assert_eq!(admit(&mut state, at(0.015)).len(), 1);
+    assert_eq!(admit(&mut state, at(0.5)).len(), 7);
+    let seen = state.snapshot(at(0.5));
     assert_eq!((seen.in_flight_limit, seen.paused_for), (8, Duration::ZERO));
 }
 
