@@ -200,11 +200,7 @@ impl Caller {
             tokens: tokens_in_max + tokens_out_max,
             calls: 1,
         };
-        let expected_tokens = Usage {
-            input: tokens_in_max / BYTES_PER_TOKEN,
-            output: tokens_out_max,
-            ..Usage::default()
-        };
+        let expected_tokens = Usage::of(tokens_in_max / BYTES_PER_TOKEN, tokens_out_max);
         let sent = dressed.unwrap_or_else(|| body.clone());
         let mut call = Call { row, key, body, sent, asked_by, worst, expected_tokens, lowest: None };
         // Only calls that several rows may share can be under way twice.

@@ -367,11 +367,11 @@ mod tests {
     }
 
     fn ticket(row: u64, step: usize) -> Ticket {
-        Ticket { row: RowId::root(row), step, tokens: Usage { input: 60, output: 40 } }
+        Ticket { row: RowId::root(row), step, tokens: Usage::of(60, 40) }
     }
 
     fn ok() -> Outcome {
-        Outcome::Ok { tokens: Some(Usage { input: 60, output: 40 }), notes: LimitNotes::default() }
+        Outcome::Ok { tokens: Some(Usage::of(60, 40)), notes: LimitNotes::default() }
     }
 
     /// Waits until all other tasks wait for something.

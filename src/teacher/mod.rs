@@ -76,6 +76,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Plain tokens: nothing cached, no reasoning.
+    pub fn of(input: u64, output: u64) -> Usage {
+        Usage { input, output, ..Usage::default() }
+    }
+
     pub fn total(self) -> u64 {
         self.input.saturating_add(self.output)
     }

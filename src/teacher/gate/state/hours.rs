@@ -21,7 +21,7 @@ fn outcome(seconds: f64, random: &mut Jitter) -> Outcome {
     };
     let told = |limit| LimitNote { limit: Some(limit), ..LimitNote::default() };
     let ok = |requests| Outcome::Ok {
-        tokens: Some(Usage { input: 50, output: 50 }),
+        tokens: Some(Usage::of(50, 50)),
         notes: LimitNotes { requests, ..LimitNotes::default() },
     };
     match ((seconds / 600.0) as u64, random.draw()) {
@@ -52,7 +52,7 @@ struct World {
 
 impl World {
     fn enter(&mut self) {
-        let tokens = Usage { input: 50, output: (self.random.draw() * 500.0) as u64 };
+        let tokens = Usage::of(50, (self.random.draw() * 500.0) as u64);
         let row = RowId::root((self.random.draw() * 1e6) as u64);
         if self.waiting.is_empty() {
             self.let_in_at = self.now;

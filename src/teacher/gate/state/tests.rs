@@ -24,7 +24,7 @@ fn ticket(row: u64, tokens: u64) -> Ticket {
 }
 
 fn output(tokens: u64) -> Usage {
-    Usage { input: 0, output: tokens }
+    Usage::of(0, tokens)
 }
 
 fn ok(tokens: u64) -> Outcome {
@@ -471,6 +471,7 @@ fn rest_is_not_a_stall() {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "a handful of events in a test")]
 #[derive(Clone, Debug)]
 enum Event {
     Enter(u64, usize, u64),
