@@ -10,7 +10,7 @@ use crate::cli::{Exit, PipelineArgs, fail, print, say};
 use crate::data::read::{ReadError, read_dataset};
 use crate::row::{Fields, RowId, Value};
 use crate::run::output::CALLS;
-use crate::run::trace::{self, Found, TracedCall};
+use crate::run::trace::{self, Found, TraceError, TracedCall};
 use crate::run::workspace;
 use crate::store::{Access, Store};
 use crate::teacher::Role;
@@ -139,15 +139,20 @@ fn show_row(args: &Args, id: &str, places: &[Place], workspace: &Path) -> Exit {
         Ok(id) => id,
         Err(message) => return fail(message),
     };
+    let store = match Store::open(workspace, Access::Read) {
+        Ok(store) => store,
+        Err(error) => return fail(error),
+    };
     let mut untraced = None;
     let mut children = Vec::new();
     for place in places {
-        match trace::find(&place.path, &id) {
-            Ok(Found::Row(fields)) => return show_traced(args, place, &fields, workspace),
+        match trace::find(&place.path, &id, &store, workspace) {
+            Ok(Found::Row(fields)) => return show_traced(args, place, &fields, &store),
             Ok(Found::NoProvenance) => untraced = Some(place),
             Ok(Found::Split(found)) => children.extend(found),
             Ok(Found::Nothing) => {}
-            Err(error) => return unreadable(&error),
+            Err(TraceError::Read(error)) => return unreadable(&error),
+            Err(TraceError::Store(error)) => return fail(error),
         }
     }
     if !children.is_empty() {
@@ -158,7 +163,7 @@ fn show_row(args: &Args, id: &str, places: &[Place], workspace: &Path) -> Exit {
     }
     if let Some(place) = untraced {
         return fail(format_args!(
-            "the rows of `{}` do not say where they come from\n\
+            "the rows of `{}` do not say where they come from, and not all the runs that wrote them are there any more\n\
              hint: set `provenance: true` under `save:` and run again; its replies are in the store, so that costs nothing",
             place.path.display()
         ));
@@ -167,9 +172,8 @@ fn show_row(args: &Args, id: &str, places: &[Place], workspace: &Path) -> Exit {
     fail(format_args!("there is no row `{id}` in {}", looked.join(", ")))
 }
 
-fn show_traced(args: &Args, place: &Place, fields: &Fields, workspace: &Path) -> Exit {
-    let calls = Store::open(workspace, Access::Read).and_then(|store| trace::calls(fields, &store));
-    let calls = match calls {
+fn show_traced(args: &Args, place: &Place, fields: &Fields, store: &Store) -> Exit {
+    let calls = match trace::calls(fields, store) {
         Ok(calls) => calls,
         Err(error) => return fail(error),
     };

@@ -1,6 +1,7 @@
 //! What a run writes: kept rows as dataset parts, rejects and failures beside them, all in row order.
 //!
-//! Runs on a thread of its own. The dataset is staged beside its target and published in one step.
+//! Kept rows that carry no provenance have an index in the run's folder: the same rows in the same order, by
+//! their ids and calls. Runs on a thread of its own. The dataset is staged beside its target and published in one step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ pub(crate) const ROW: &str = "textmill_row";
 const PARENT: &str = "textmill_parent";
 pub(crate) const CALLS: &str = "textmill_calls";
 
+/// The folder of the index of kept rows, in the run's folder: which row each of them is, in their order.
+pub(crate) const INDEX: &str = "kept";
+
 /// A dataset that was published.
 #[derive(Clone, Debug)]
 pub struct Published {
@@ -44,12 +48,14 @@ pub struct Published {
 /// The models that each teacher's servers said they used.
 type Models = BTreeMap<Arc<str>, BTreeSet<Arc<str>>>;
 
-/// The three writers of a run.
+/// The writers of a run.
 pub struct Output {
     pipeline: PipelineShape,
     store: Store,
     publication: Publication,
     kept: PartWriter,
+    /// Where the kept rows do not say themselves which they are.
+    index: Option<PartWriter>,
     rejects: PartWriter,
     failures: PartWriter,
     models: Models,
@@ -59,7 +65,6 @@ pub struct Output {
 struct PipelineShape {
     columns: Vec<String>,
     steps: Vec<String>,
-    provenance: bool,
 }
 
 /// What was written, ready to be published.
@@ -93,12 +98,15 @@ impl Output {
         };
         let kept_folder = publication.parts_folder(&options.epoch);
         let kept = PartWriter::create(&kept_folder, dataset_columns(pipeline), parts.clone())?;
+        let index = (!save.provenance)
+            .then(|| PartWriter::create(&folder.join(INDEX), provenance_columns(), PartOptions::default()))
+            .transpose()?;
         let rejects = PartWriter::create(&folder.join("rejects"), end_columns(), parts.clone())?;
         let failures = PartWriter::create(&folder.join("failures"), end_columns(), parts)?;
         let steps = pipeline.steps.iter().map(|step| step.name.clone()).collect();
-        let pipeline = PipelineShape { columns, steps, provenance: save.provenance };
+        let pipeline = PipelineShape { columns, steps };
         let models = Models::new();
-        Ok(Output { pipeline, store: store.clone(), publication, kept, rejects, failures, models })
+        Ok(Output { pipeline, store: store.clone(), publication, kept, index, rejects, failures, models })
     }
 
     /// Writes every end as it comes, until the engine hangs up.
@@ -109,10 +117,7 @@ impl Output {
             }
             match end {
                 End::Split { .. } => {}
-                End::Kept => {
-                    let fields = self.dataset_row(row);
-                    self.kept.push(&fields)?;
-                }
+                End::Kept => self.keep(row)?,
                 End::Rejected { step, reason } => {
                     let fields = self.end_row(row, step, &reason.code, "", &reason.evidence);
                     self.rejects.push(&fields)?;
@@ -123,23 +128,26 @@ impl Output {
                 }
             }
         }
+        if let Some(index) = self.index {
+            index.finish()?;
+        }
         self.rejects.finish()?;
         self.failures.finish()?;
         Ok(Written { publication: self.publication, kept: self.kept.finish()?, models: self.models })
     }
 
-    fn dataset_row(&self, mut row: Row) -> Fields {
+    fn keep(&mut self, mut row: Row) -> Result<(), WriteError> {
         let mut fields = Fields::new();
         for name in &self.pipeline.columns {
             let value = row.fields.remove(name).unwrap_or(Value::Null);
             fields.insert(name.clone(), value);
         }
-        if self.pipeline.provenance {
-            fields.insert(ROW.to_owned(), Value::from(row.id.to_string()));
-            fields.insert(PARENT.to_owned(), row.id.parent().map(|id| id.to_string()).into());
-            fields.insert(CALLS.to_owned(), row.calls.iter().map(call_record).collect());
+        let provenance = provenance(&row);
+        match &mut self.index {
+            Some(index) => index.push(&provenance)?,
+            None => fields.extend(provenance),
         }
-        fields
+        self.kept.push(&fields)
     }
 
     fn end_row(&self, row: Row, step: usize, code: &str, message: &str, evidence: &Value) -> Fields {
@@ -169,6 +177,15 @@ impl Output {
         let body = self.store.reply(key).ok()??.reply().ok()?;
         Some(String::from_utf8_lossy(&body).into_owned())
     }
+}
+
+/// Which row it is and what it is made of.
+fn provenance(row: &Row) -> Fields {
+    let mut fields = Fields::new();
+    fields.insert(ROW.to_owned(), Value::from(row.id.to_string()));
+    fields.insert(PARENT.to_owned(), row.id.parent().map(|id| id.to_string()).into());
+    fields.insert(CALLS.to_owned(), row.calls.iter().map(call_record).collect());
+    fields
 }
 
 fn call_record(call: &CallMark) -> Value {

@@ -4,10 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::manifest::{Manifest, PartRecord, read_manifest};
 use crate::data::read::{ReadError, read_dataset};
 use crate::row::{Fields, RowId, Value};
-use crate::run::output::{CALLS, ROW};
-use crate::store::{Key, Store, StoreError};
+use crate::run::output::{CALLS, INDEX, ROW};
+use crate::run::run_folder;
+use crate::store::{Key, Run, Store, StoreError};
 use crate::teacher::exchange::Exchange;
 
 /// A row that was looked for.
@@ -18,8 +20,17 @@ pub enum Found {
     Split(Vec<RowId>),
     /// No row has the id.
     Nothing,
-    /// The rows do not say which they are: saved without `provenance`.
+    /// The rows do not say which they are, and the run that does is gone: saved without `provenance`.
     NoProvenance,
+}
+
+/// Why a row cannot be looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// One call that a row was made by.
@@ -52,15 +63,95 @@ pub fn latest_run_folder(
     pipeline: &str,
 ) -> Result<Option<PathBuf>, StoreError> {
     let run = store.latest_run(pipeline)?;
-    Ok(run.map(|run| workspace.join(crate::store::FOLDER).join(crate::store::RUNS).join(run.id)))
+    Ok(run.map(|run| run_folder(workspace, &run.id)))
 }
 
 /// The row with an id in a dataset or in a run's rejects or failures.
-pub fn find(dataset: &Path, row: &RowId) -> Result<Found, ReadError> {
+pub fn find(folder: &Path, row: &RowId, store: &Store, workspace: &Path) -> Result<Found, TraceError> {
+    let manifest = if folder.is_dir() { read_manifest(folder)? } else { None };
+    match manifest {
+        Some(manifest) if manifest.columns.iter().all(|(name, _)| name != ROW) => {
+            let runs = store.runs(Some(&manifest.pipeline.name), u32::MAX)?;
+            let index =
+                |epoch: &str| Some(run_folder(workspace, publisher(epoch, &manifest, &runs)?).join(INDEX));
+            Ok(find_indexed(folder, &manifest.parts, row, index)?)
+        }
+        _ => Ok(find_marked(folder, row)?),
+    }
+}
+
+/// The run that published an epoch of a dataset.
+fn publisher<'a>(epoch: &str, manifest: &'a Manifest, runs: &'a [Run]) -> Option<&'a str> {
+    if manifest.epoch == epoch {
+        return Some(&manifest.run.id);
+    }
+    let published = |run: &&Run| run.summary.as_ref().is_some_and(|summary| summary["dataset"].is_string());
+    runs.iter().filter(|run| run.epoch == epoch).find(published).map(|run| run.id.as_str())
+}
+
+/// Looks in the indexes of the runs that published a dataset's epochs: the same rows in the same order.
+fn find_indexed(
+    dataset: &Path,
+    parts: &[PartRecord],
+    row: &RowId,
+    index: impl Fn(&str) -> Option<PathBuf>,
+) -> Result<Found, ReadError> {
     let mut children = Vec::new();
-    for fields in read_dataset(dataset)? {
+    let mut all_told = true;
+    for parts in parts.chunk_by(|a, b| a.epoch == b.epoch) {
+        let index = parts.first().and_then(|part| index(&part.epoch)).filter(|index| index.is_dir());
+        let mut rows: u64 = 0;
+        let mut found = None;
+        let mut split = Vec::new();
+        for entry in index.map(|index| read_dataset(&index)).transpose()?.into_iter().flatten() {
+            let entry = entry?;
+            match id_of(&entry) {
+                Some(id) if id == *row => found = Some((rows, entry)),
+                Some(id) if id.parent().as_ref() == Some(row) => split.push(id),
+                _ => {}
+            }
+            rows += 1;
+        }
+        // An index that is gone, or another's, tells nothing.
+        if rows != parts.iter().map(|part| part.rows).sum::<u64>() {
+            all_told = false;
+            continue;
+        }
+        children.append(&mut split);
+        if let Some((position, provenance)) = found {
+            let mut fields = row_at(dataset, parts, position)?;
+            fields.extend(provenance);
+            return Ok(Found::Row(fields));
+        }
+    }
+    Ok(match (children.is_empty(), all_told) {
+        (false, _) => Found::Split(children),
+        (true, true) => Found::Nothing,
+        (true, false) => Found::NoProvenance,
+    })
+}
+
+fn row_at(dataset: &Path, parts: &[PartRecord], mut position: u64) -> Result<Fields, ReadError> {
+    for part in parts {
+        if position < part.rows {
+            let mut rows = read_dataset(&dataset.join(&part.path))?;
+            return rows.nth(usize::try_from(position).unwrap_or(usize::MAX)).unwrap_or(Ok(Fields::new()));
+        }
+        position -= part.rows;
+    }
+    Ok(Fields::new())
+}
+
+fn id_of(fields: &Fields) -> Option<RowId> {
+    fields.get(ROW)?.as_str()?.parse().ok()
+}
+
+/// Looks through rows that say themselves which they are.
+fn find_marked(folder: &Path, row: &RowId) -> Result<Found, ReadError> {
+    let mut children = Vec::new();
+    for fields in read_dataset(folder)? {
         let fields = fields?;
-        let Some(id) = fields.get(ROW).and_then(Value::as_str).and_then(|id| id.parse::<RowId>().ok()) else {
+        let Some(id) = id_of(&fields) else {
             return Ok(Found::NoProvenance);
         };
         if id == *row {
@@ -119,7 +210,44 @@ mod tests {
         let mut part = PartWriter::create(folder.path(), columns, PartOptions::default()).unwrap();
         part.push(row).unwrap();
         part.finish().unwrap();
-        assert_eq!(&find(folder.path(), &"17.1".parse().unwrap()).unwrap(), expected);
+        assert_eq!(&find_marked(folder.path(), &"17.1".parse().unwrap()).unwrap(), expected);
+    }
+
+    /// Looks for row 3 in a dataset of two epochs, two rows each; the indexes have these ids.
+    fn check_indexed(first: &[&str], second: &[&str], expected: &Result<&str, Found>) {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |place: &str, name: &str, values: &[&str]| {
+            let columns = vec![(name.to_owned(), Type::Text)];
+            let mut part =
+                PartWriter::create(&folder.path().join(place), columns, PartOptions::default()).unwrap();
+            for value in values {
+                part.push(&Fields::from_iter([(name.to_owned(), Value::from(*value))])).unwrap();
+            }
+            part.finish().unwrap()
+        };
+        let part = |epoch: &str, values: &[&str]| {
+            PartRecord::new(epoch, false, &write(&format!("data/{epoch}"), "text", values)[0])
+        };
+        let parts = [part("0", &["a", "b"]), part("1", &["c", "d"])];
+        write("index-0", ROW, first);
+        write("index-1", ROW, second);
+        let index = |epoch: &str| Some(folder.path().join(format!("index-{epoch}")));
+        let found = match find_indexed(folder.path(), &parts, &"3".parse().unwrap(), index).unwrap() {
+            Found::Row(fields) => Ok(Value::Object(fields)),
+            other => Err(other),
+        };
+        let expected = expected.as_ref().map(|text| json!({"text": text, ROW: "3"}));
+        assert_eq!(found.as_ref(), expected.as_ref().map_err(|found| *found), "{first:?} {second:?}");
+    }
+
+    #[test]
+    fn rows_that_do_not_say_which_they_are_are_found_by_their_place() {
+        check_indexed(&["2", "3"], &["0", "1"], &Ok("b"));
+        check_indexed(&["0", "1"], &["3", "4"], &Ok("c"));
+        check_indexed(&["0", "1"], &["3.0", "4"], &Err(Found::Split(vec!["3.0".parse().unwrap()])));
+        check_indexed(&["0", "1"], &["2", "4"], &Err(Found::Nothing));
+        check_indexed(&["0", "1"], &["3"], &Err(Found::NoProvenance));
+        check_indexed(&[], &["2", "3"], &Ok("d"));
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn show_lists_rows_and_traces_one() {
 }
 
 #[test]
-fn show_finds_rejects_and_says_what_provenance_is_for() {
+fn show_traces_rejects_and_rows_saved_without_provenance() {
     let (workspace, teacher) = (hello(), FakeTeacher::start(&["--fault", "refusal=1"]));
     let text = workspace.read("hello.yaml").replace(", provenance: true", "");
     workspace.write("hello.yaml", &text);
@@ -150,7 +150,13 @@ fn show_finds_rejects_and_says_what_provenance_is_for() {
         .prints(&["── rejected ──", "── call 1: step `greeting`"]);
     let kept = FakeTeacher::start(&[]);
     workspace.run(&["run", "hello.yaml", "--set", &to(&kept)]).ended(0);
-    workspace.run(&["show", "hello.yaml", "--row", "0"]).ended(2).says(&["hint: set `provenance: true`"]);
+    let traced = || workspace.run(&["show", "hello.yaml", "--row", "0"]);
+    traced().ended(0).prints(&["── kept ──\nplace: the harbour\n", "── call 1: step `greeting`"]);
+    let next = ["run", "hello.yaml", "--epoch", "1", "--set", &to(&kept)];
+    workspace.run(&next).ended(0);
+    traced().ended(0).prints(&["── kept ──", "── call 1: step `greeting`"]);
+    std::fs::remove_dir_all(workspace.path().join(".textmill/runs")).unwrap();
+    traced().ended(2).says(&["hint: set `provenance: true`"]);
 }
 
 #[test]
