@@ -1,5 +1,6 @@
 //! The final accounts of a run, as people and programs read them.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -7,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::call::Desk;
 use crate::call::budget::usd;
-use crate::cli::show;
+use crate::cli::rows::first;
 use crate::engine::tally::StepTally;
 use crate::run::{Published, Report};
-use crate::store::Amount;
+use crate::store::{Amount, Store};
 
 /// The table of ends, the balance, the calls and what a kept row cost.
 pub fn table(report: &Report, desk: &Desk) -> String {
@@ -227,12 +228,16 @@ pub fn json(report: &Report, desk: &Desk) -> Value {
     })
 }
 
-/// The rows that a run kept and rejected, for `--show`.
-pub fn rows(report: &Report) -> String {
+/// How many rows of each end `--show` shows.
+const ROWS_SHOWN_MAX: usize = 20;
+
+/// The rows that a run kept, rejected and failed, for `--show`.
+pub fn rows(report: &Report, store: &Store) -> String {
     let kept = report.published.as_ref().map(|published| published.folder.clone());
     let kept = kept.or_else(|| report.preview.clone());
-    let mut text = kept.map(|kept| show::rows_of(&kept, "kept", 20)).unwrap_or_default();
-    text.push_str(&show::rows_of(&report.folder.join("rejects"), "rejected", 20));
-    text.push_str(&show::rows_of(&report.folder.join("failures"), "failed", 20));
+    let rows = |folder: &Path, heading: &str| first(folder, heading, ROWS_SHOWN_MAX, Some(store));
+    let mut text = kept.map(|kept| rows(&kept, "kept")).unwrap_or_default();
+    text.push_str(&rows(&report.folder.join("rejects"), "rejected"));
+    text.push_str(&rows(&report.folder.join("failures"), "failed"));
     text
 }

@@ -21,6 +21,7 @@ mod load;
 mod new;
 mod plan;
 mod progress;
+mod rows;
 mod run;
 mod schema;
 mod show;

@@ -17,7 +17,7 @@ pub struct Args {
     /// Run only the source's first rows. Their calls are kept: the full run does not pay them again.
     #[arg(long, value_name = "N")]
     rows: Option<u64>,
-    /// Show the rows that this run kept and rejected.
+    /// Show the rows that this run kept, rejected and failed.
     #[arg(long)]
     show: bool,
     /// Ask a step's calls anew instead of taking their replies from the store.
@@ -149,7 +149,7 @@ async fn announce(desk: Arc<Desk>) {
 
 fn finish(args: &Args, report: &Report, desk: &Desk) -> Exit {
     if args.show {
-        print(&ends::rows(report));
+        print(&ends::rows(report, &desk.store));
     }
     if args.json {
         print(&format!("{:#}\n", ends::json(report, desk)));

@@ -6,17 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::cli::load::{Loaded, load};
+use crate::cli::rows::{block, escaped, one};
 use crate::cli::{Exit, PipelineArgs, fail, print, say};
 use crate::data::read::{ReadError, read_dataset};
 use crate::row::{Fields, RowId, Value};
-use crate::run::output::CALLS;
 use crate::run::trace::{self, Found, TraceError, TracedCall};
 use crate::run::workspace;
 use crate::store::{Access, Store};
 use crate::teacher::Role;
-
-/// Characters of one field that are shown.
-const FIELD_CHARS_MAX: usize = 2000;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -55,7 +52,7 @@ pub fn main(args: &Args) -> Exit {
     };
     match (&args.row, places.first()) {
         (Some(row), _) => show_row(args, row, &places, &workspace),
-        (None, Some(place)) => show_rows(args, place),
+        (None, Some(place)) => show_rows(args, place, &workspace),
         (None, None) => Exit::Done,
     }
 }
@@ -113,7 +110,9 @@ fn places(args: &Args) -> Result<(Vec<Place>, PathBuf), Exit> {
     }
 }
 
-fn show_rows(args: &Args, place: &Place) -> Exit {
+fn show_rows(args: &Args, place: &Place, workspace: &Path) -> Exit {
+    // Rows can be looked at without the store.
+    let store = Store::open(workspace, Access::Read).ok();
     let rows = match read_dataset(&place.path) {
         Ok(rows) => rows,
         Err(error) => return unreadable(&error),
@@ -122,7 +121,7 @@ fn show_rows(args: &Args, place: &Place) -> Exit {
     for row in rows.take(args.limit) {
         match row {
             Ok(fields) if args.json => print(&format!("{}\n", Value::Object(fields))),
-            Ok(fields) => print(&one(&fields, place.heading)),
+            Ok(fields) => print(&one(&fields, place.heading, store.as_ref())),
             Err(error) => return unreadable(&error),
         }
         shown += 1;
@@ -182,7 +181,7 @@ fn show_traced(args: &Args, place: &Place, fields: &Fields, store: &Store) -> Ex
         print(&format!("{}\n", json!({"end": place.heading, "row": fields, "calls": calls})));
         return Exit::Done;
     }
-    print(&one(fields, place.heading));
+    print(&one(fields, place.heading, Some(store)));
     if calls.is_empty() {
         say("no call of this row was answered");
     }
@@ -236,85 +235,9 @@ fn call_text(number: usize, call: &TracedCall) -> String {
     text
 }
 
-/// A whole text under a name, no line of which a terminal would obey.
-fn block(name: &str, text: &str) -> String {
-    let lines: String = text.lines().map(|line| format!("  {}\n", escaped(line))).collect();
-    format!("{name}:\n{lines}")
-}
-
 fn unreadable(error: &ReadError) -> Exit {
     match &error.hint {
         Some(hint) => fail(format_args!("{error}\nhint: {hint}")),
         None => fail(error),
-    }
-}
-
-/// The first rows of a dataset or of a folder of parts, under a heading.
-pub fn rows_of(folder: &Path, heading: &str, rows_max: usize) -> String {
-    let Ok(rows) = read_dataset(folder) else { return String::new() };
-    let mut text = String::new();
-    for row in rows.take(rows_max) {
-        match row {
-            Ok(fields) => text.push_str(&one(&fields, heading)),
-            Err(error) => text.push_str(&format!("error: {error}\n")),
-        }
-    }
-    text
-}
-
-/// One row: a line for each short field, a block for each long one. Its calls are shown with `--row`.
-fn one(fields: &Fields, heading: &str) -> String {
-    let mut text = format!("── {heading} ──\n");
-    for (name, value) in fields.iter().filter(|(name, value)| *name != CALLS && !value.is_null()) {
-        let shown = shown(value);
-        if shown.contains('\n') {
-            text.push_str(&format!("{name}:\n"));
-            for line in shown.lines() {
-                text.push_str(&format!("  {line}\n"));
-            }
-        } else {
-            text.push_str(&format!("{name}: {shown}\n"));
-        }
-    }
-    text.push('\n');
-    text
-}
-
-/// A value for a terminal: what models wrote cannot move the cursor or colour the screen.
-fn shown(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let cut: String = text.chars().take(FIELD_CHARS_MAX).collect();
-    let more = if cut.len() < text.len() { " […]" } else { "" };
-    let lines: Vec<String> = cut.lines().map(escaped).collect();
-    format!("{}{more}", lines.join("\n"))
-}
-
-/// A line that cannot move the cursor, colour the screen or turn the direction of writing.
-pub fn escaped(line: &str) -> String {
-    let mut shown = String::with_capacity(line.len());
-    for c in line.chars() {
-        let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (c.is_control() && c != '\t') || reorders {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_models_wrote_cannot_command_a_terminal() {
-        let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
-        check("a\u{1b}[31mb", "a\\u{1b}[31mb");
-        check("a\u{9b}b\u{202e}c", "a\\u{9b}b\\u{202e}c");
-        check("a\tb é", "a\tb é");
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::load::{Loaded, load};
-use crate::cli::show::escaped;
+use crate::cli::rows::escaped;
 use crate::cli::{Exit, PipelineArgs, print, say};
 use crate::engine::{End, Ended};
 use crate::run::trial::{self, Miss, Verdict};

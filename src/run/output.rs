@@ -26,7 +26,7 @@ use crate::store::{Amount, Key, Store, StoreError};
 
 /// Names of the provenance columns.
 pub(crate) const ROW: &str = "textmill_row";
-const PARENT: &str = "textmill_parent";
+pub(crate) const PARENT: &str = "textmill_parent";
 pub(crate) const CALLS: &str = "textmill_calls";
 
 /// The folder of the index of kept rows, in the run's folder: which row each of them is, in their order.
@@ -151,7 +151,9 @@ impl Output {
     }
 
     fn end_row(&self, row: Row, step: usize, code: &str, message: &str, evidence: &Value) -> Fields {
-        let usd: Option<f64> = row.calls.iter().filter_map(|call| call.usd).reduce(|a, b| a + b);
+        let usd = row.calls.iter().filter_map(|call| call.usd).reduce(|a, b| a + b);
+        // Sums of binary fractions stray from the nano-dollar that money is counted in.
+        let usd = usd.map(|usd| (usd * 1e9).round() / 1e9);
         let reply = row.calls.last().and_then(|call| self.raw_reply(call));
         let record = json!({
             ROW: row.id.to_string(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::data::manifest::{Manifest, PartRecord, read_manifest};
 use crate::data::read::{ReadError, read_dataset};
 use crate::row::{Fields, RowId, Value};
-use crate::run::output::{CALLS, INDEX, ROW};
+use crate::run::output::{CALLS, INDEX, PARENT, ROW};
 use crate::run::run_folder;
 use crate::store::{Key, Run, Store, StoreError};
 use crate::teacher::exchange::Exchange;
@@ -54,6 +54,46 @@ pub struct StoredCall {
     /// Times that it was sent until it was answered.
     pub attempts: u32,
     pub exchange: Exchange,
+}
+
+/// A row as a run's rejects and failures have it.
+#[derive(Clone, Debug)]
+pub struct EndedRow {
+    /// Which row it is, where and why it ended; what says nothing is left out.
+    pub end: Fields,
+    pub evidence: Value,
+    pub usd_nano: Option<u64>,
+    /// What the row had when it ended.
+    pub fields: Fields,
+    /// What was answered last; as received, when the store has no such reply (any more).
+    pub reply: Option<String>,
+}
+
+/// Reads a row of a run's rejects or failures; `None` when it is none.
+pub fn ended(row: &Fields, store: Option<&Store>) -> Option<EndedRow> {
+    let json = |name: &str| serde_json::from_str(row.get(name)?.as_str()?).ok();
+    let (Some(Value::Object(fields)), Some(evidence)) = (json("fields"), json("evidence")) else {
+        return None;
+    };
+    let end = |name: &&str| {
+        let text = row.get(*name)?.as_str().filter(|text| !text.is_empty())?;
+        Some(((*name).to_owned(), Value::from(text)))
+    };
+    let end: Fields = [ROW, PARENT, "step", "reason", "message"].iter().filter_map(end).collect();
+    let raw = || Some(row.get("reply")?.as_str()?.to_owned());
+    Some(EndedRow {
+        end,
+        evidence,
+        usd_nano: row.get("usd").and_then(Value::as_f64).map(|usd| (usd * 1e9).round() as u64),
+        fields,
+        reply: store.and_then(|store| last_answer(row, store)).or_else(raw),
+    })
+}
+
+/// The text that a row's last call was answered with.
+fn last_answer(row: &Fields, store: &Store) -> Option<String> {
+    let key = row.get(CALLS)?.as_array()?.last()?["key"].as_str()?.parse().ok()?;
+    Some(stored(store, key).ok()??.exchange.answer?.text)
 }
 
 /// The folder of a pipeline's newest run, where its rejects and failures are; `None` when it never ran.

@@ -143,7 +143,9 @@ fn show_traces_rejects_and_rows_saved_without_provenance() {
     let text = workspace.read("hello.yaml").replace(", provenance: true", "");
     workspace.write("hello.yaml", &text);
     workspace.run(&["run", "hello.yaml", "--set", &to(&teacher)]).ended(0);
-    workspace.run(&["show", "hello.yaml", "--rejected"]).ended(0).prints(&["reason: refused"]);
+    let rejected = workspace.run(&["show", "hello.yaml", "--rejected"]).ended(0);
+    let rejected = rejected.prints(&["reason: refused\n", "fields:\n  place: the harbour\n", "\nreply:\n  "]);
+    assert!(!rejected.stdout.contains("\"choices\""), "the envelope is shown: {rejected:#?}");
     workspace
         .run(&["show", "hello.yaml", "--row", "0"])
         .ended(0)
@@ -249,4 +251,13 @@ fn a_plan_bounds_the_prompts_that_need_answers() {
         .run(&["plan", "p.yaml"])
         .ended(0)
         .prints(&["nothing bounds these: give the steps before `max_tokens`"]);
+}
+
+#[test]
+fn run_shows_failed_rows_too() {
+    let (workspace, teacher) = (hello(), FakeTeacher::start(&["--fault", "400=1"]));
+    workspace.run(&["run", "hello.yaml", "--show", "--set", &to(&teacher)]).ended(1).prints(&[
+        "── failed ──\ntextmill_row: 0\nstep: greeting\nreason: declined\nmessage: ",
+        "fields:\n  place: the harbour\n",
+    ]);
 }
