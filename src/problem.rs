@@ -134,6 +134,15 @@ impl Problem {
     }
 }
 
+/// A number of things as people write it: `1 reply`, `3 replies`. `noun` is the word for one.
+pub fn counted(number: u64, noun: &str) -> String {
+    match (number, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {noun}s"),
+    }
+}
+
 /// A path as people write it, without a `./` in front; the folder `.` itself stays.
 pub fn shown_path(path: &Path) -> Display<'_> {
     let plain = path.strip_prefix(".").ok().filter(|plain| !plain.as_os_str().is_empty());
@@ -162,6 +171,14 @@ pub fn name_hint<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str> +
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn things_are_counted_in_words() {
+        let check = |number, noun, expected: &str| assert_eq!(counted(number, noun), expected);
+        check(1, "reply", "1 reply");
+        check(0, "reply", "0 replies");
+        check(2, "call", "2 calls");
+    }
 
     #[test]
     fn paths_are_shown_as_people_write_them() {

@@ -29,7 +29,7 @@ impl StopReason {
     /// One sentence for a person.
     pub fn sentence(&self) -> String {
         match self {
-            StopReason::Interrupted => "stopped on request".to_owned(),
+            StopReason::Interrupted => "on request".to_owned(),
             StopReason::Budget(text)
             | StopReason::Stalled(text)
             | StopReason::Source(text)

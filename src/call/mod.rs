@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock;
+use crate::problem::counted;
 use crate::row::{CallMark, Failure, Reason, Row, RowId};
 use crate::store::{
     Amount, IfPresent, Key, NewReply, Origin, ReservationId, Saved, Spending, Store, StoreError,
@@ -634,10 +635,6 @@ impl Drop for Landing<'_> {
     }
 }
 
-fn plural(attempts: u32) -> &'static str {
-    if attempts == 1 { "attempt" } else { "attempts" }
-}
-
 /// How a row ends whose call brought no answer.
 fn ended_by(fault: &Fault, attempts: u32) -> NoAnswer {
     let evidence = |message: &str| -> Value { json!({"server": message, "attempts": attempts}) };
@@ -648,8 +645,11 @@ fn ended_by(fault: &Fault, attempts: u32) -> NoAnswer {
                 .with_evidence(json!({"server": message})),
         ),
         Fault::Transient { code, message, .. } => NoAnswer::Failed(
-            Failure::new(*code, format!("no answer after {attempts} {}: {message}", plural(attempts)))
-                .with_evidence(evidence(message)),
+            Failure::new(
+                *code,
+                format!("no answer after {}: {message}", counted(u64::from(attempts), "attempt")),
+            )
+            .with_evidence(evidence(message)),
         ),
         Fault::Busy { message, .. } | Fault::Fatal { message } => {
             NoAnswer::Failed(Failure::new("busy", message.clone()).with_evidence(evidence(message)))

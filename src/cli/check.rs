@@ -2,6 +2,7 @@
 
 use crate::cli::load::{Loaded, load, secrets};
 use crate::cli::{Exit, PipelineArgs, say};
+use crate::problem::counted;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -15,9 +16,9 @@ pub struct Args {
 pub fn main(args: &Args) -> Exit {
     let Some(Loaded { pipeline, .. }) = load(&args.pipeline, args.json) else { return Exit::Failed };
     if !args.json {
-        let steps = pipeline.steps.len();
+        let steps = counted(pipeline.steps.len() as u64, "step");
         let columns: Vec<&str> = pipeline.columns.keys().map(String::as_str).collect();
-        say(format_args!("{} is sound: {steps} steps; columns: {}", pipeline.file.name, columns.join(", ")));
+        say(format_args!("{} is sound: {steps}; columns: {}", pipeline.file.name, columns.join(", ")));
         for line in secrets(&pipeline) {
             say(line);
         }

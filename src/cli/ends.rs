@@ -10,6 +10,7 @@ use crate::call::Desk;
 use crate::call::budget::usd;
 use crate::cli::rows::first;
 use crate::engine::tally::StepTally;
+use crate::problem::counted;
 use crate::run::{Published, Report};
 use crate::store::{Amount, Store};
 
@@ -49,7 +50,7 @@ pub fn table(report: &Report, desk: &Desk) -> String {
         if tally.balances() { "" } else { "  (THIS DOES NOT BALANCE; this is a bug in textmill)" }
     ));
     if report.not_needed > 0 {
-        lines.push(format!("{} rows were started and turned out not to be needed", report.not_needed));
+        lines.push(format!("{} started and turned out not to be needed", counted(report.not_needed, "row")));
     }
     lines.extend(calls(report, desk));
     lines.push(match &report.published {
@@ -67,9 +68,12 @@ fn published_in(published: &Published) -> String {
     let Published { folder, partial, epoch, rows, rows_of_all } = published;
     let (folder, partial) = (folder.display(), if *partial { " (partial)" } else { "" });
     if rows == rows_of_all {
-        return format!("{rows} rows in {folder}{partial}");
+        return format!("{} in {folder}{partial}", counted(*rows, "row"));
     }
-    format!("{rows} rows of epoch `{epoch}`{partial} in {folder}, which has {rows_of_all} rows of all epochs")
+    format!(
+        "{} of epoch `{epoch}`{partial} in {folder}, which has {rows_of_all} rows of all epochs",
+        counted(*rows, "row")
+    )
 }
 
 fn reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
@@ -194,8 +198,9 @@ pub fn warnings(report: &Report, desk: &Desk) -> Vec<String> {
         let Some(name) = report.tally.steps.get(step).map(|step: &StepTally| &step.step) else { continue };
         if uncounted > 0 && matters {
             warnings.push(format!(
-                "step `{name}`: the server did not say how many tokens {uncounted} of {calls} calls took; \
-                 these are counted at their worst case"
+                "step `{name}`: the server did not say how many tokens {uncounted} of {} took; \
+                 these are counted at their worst case",
+                counted(calls, "call")
             ));
         }
     }

@@ -7,6 +7,7 @@ use crate::call::{Control, Desk, StopReason};
 use crate::cli::load::{Loaded, load};
 use crate::cli::progress::Display;
 use crate::cli::{Exit, PipelineArgs, ends, fail, machine, print, runtime, say};
+use crate::problem::counted;
 use crate::run::{Options, Report, Run, workspace};
 use crate::store::{Access, Store};
 
@@ -143,7 +144,7 @@ async fn announce(desk: Arc<Desk>) {
     if let Some(reason) = desk.control.reason().filter(|reason| *reason != StopReason::Interrupted)
         && in_flight > 0
     {
-        say(format_args!("{}; finishing {in_flight} calls in flight", reason.sentence()));
+        say(format_args!("{}; finishing {} in flight", reason.sentence(), counted(in_flight, "call")));
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Exit, fail, print, runtime, say};
 use crate::clock;
+use crate::problem::counted;
 use crate::run::workspace;
 use crate::store::{Access, FOLDER, Filter, Share, Store, StoreError, StoreStats, StoredReply};
 
@@ -123,8 +124,8 @@ fn stats(store: &Store, as_json: bool) -> Result<Exit, StoreError> {
 
 fn stats_text(stats: &StoreStats) -> String {
     let mut text = format!(
-        "{} replies; {} on disk, {} of requests and replies unpacked\n",
-        stats.total.replies,
+        "{}; {} on disk, {} of requests and replies unpacked\n",
+        counted(stats.total.replies, "reply"),
         HumanBytes(stats.file_bytes),
         HumanBytes(stats.body_bytes)
     );
@@ -179,7 +180,7 @@ fn prune(store: &Store, args: &Prune) -> Result<Exit, StoreError> {
         return Ok(fail(format_args!("no filter is given\nhint: {hint}")));
     }
     let found = store.matching(&filter)?;
-    let what = format!("{} replies ({})", found.replies, HumanBytes(found.stored_bytes));
+    let what = format!("{} ({})", counted(found.replies, "reply"), HumanBytes(found.stored_bytes));
     if !args.yes {
         say(format_args!("{what} would be deleted for good; `--yes` deletes them"));
         return Ok(Exit::Done);
@@ -189,7 +190,11 @@ fn prune(store: &Store, args: &Prune) -> Result<Exit, StoreError> {
         Err(error) => return Ok(fail(error)),
     };
     let deleted = runtime.block_on(store.prune(filter))?;
-    say(format_args!("{} replies ({}) were deleted", deleted.replies, HumanBytes(deleted.stored_bytes)));
+    say(format_args!(
+        "deleted: {} ({})",
+        counted(deleted.replies, "reply"),
+        HumanBytes(deleted.stored_bytes)
+    ));
     if args.compact {
         let freed = runtime.block_on(store.compact())?;
         say(format_args!("{} were given back", HumanBytes(freed)));

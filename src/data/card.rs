@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use crate::data::manifest::{Balance, Manifest, PartRecord};
+use crate::problem::counted;
 
 /// The card's name in a dataset folder.
 pub const CARD_FILE: &str = "README.md";
@@ -93,7 +94,7 @@ fn body(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
 
 /// Which rows these are: all that follows but the columns is of the epoch published last alone.
 fn scope(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
-    let noun = if rows == 1 { "row" } else { "rows" };
+    let rows = counted(rows, "row");
     let (seed, epoch) = (manifest.seed, inline(&manifest.epoch));
     let epochs_all = epochs(manifest, |_| true).len();
     if epochs_all < 2 {
@@ -105,7 +106,7 @@ fn scope(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
         }
         return writeln!(
             out,
-            "{rows} {noun} of synthetic data, made by textmill with seed {seed}, epoch {epoch}.\n"
+            "{rows} of synthetic data, made by textmill with seed {seed}, epoch {epoch}.\n"
         );
     }
     let partial: Vec<String> = epochs(manifest, |part| part.partial).into_iter().map(inline).collect();
@@ -121,7 +122,7 @@ fn scope(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
         manifest.parts.iter().filter(|part| part.epoch == manifest.epoch).map(|part| part.rows).sum();
     writeln!(
         out,
-        "{rows} {noun} of synthetic data of {epochs_all} epochs, made by textmill with seed {seed}. {last} of them \
+        "{rows} of synthetic data of {epochs_all} epochs, made by textmill with seed {seed}. {last} of them \
          are of epoch {epoch}, published last; how it was made and its counts are below.\n"
     )
 }

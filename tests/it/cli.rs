@@ -203,7 +203,7 @@ fn store_counts_exports_and_prunes() {
     workspace
         .run(&["store", "prune", "--step", "greeting", "--yes", "--compact"])
         .ended(0)
-        .says(&["were deleted"]);
+        .says(&["deleted: "]);
     let stats = workspace.run(&["store", "stats", "--json"]).ended(0).json();
     assert_eq!(stats["replies"], 0);
 }

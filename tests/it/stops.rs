@@ -72,7 +72,7 @@ fn a_fatal_error_is_told_while_calls_are_in_flight() {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let first = lines.next().unwrap().unwrap();
     assert!(
-        first.starts_with("teacher `critic`: ") && first.ends_with("; finishing 1 calls in flight"),
+        first.starts_with("teacher `critic`: ") && first.ends_with("; finishing 1 call in flight"),
         "{first}"
     );
     assert_eq!(child.try_wait().unwrap(), None);
