@@ -185,6 +185,23 @@ impl Teacher {
             Wire::Carried(carrier) => carrier.post(body).await?,
             Wire::Scripted(script) => script.reply_to(asked_by, self.format, self.model())?,
         };
-        format::reply(self.format, &self.api, raw, clock::unix_ms())
+        let status = raw.status;
+        format::reply(self.format, &self.api, raw, clock::unix_ms()).map_err(|fault| match fault {
+            Fault::Fatal { message } if self.is_live() => {
+                Fault::Fatal { message: message + &self.key_named(status) }
+            }
+            other => other,
+        })
+    }
+
+    /// Where to look when a server wants another key, or nothing more of this one.
+    fn key_named(&self, status: u16) -> String {
+        match (&self.api.key_env, status) {
+            (Some(name), _) => format!("; the key is in `{name}`"),
+            (None, 401) if self.api.env_names().is_empty() => {
+                "; no key was sent: the teacher has no `key_env`".to_owned()
+            }
+            (None, _) => String::new(),
+        }
     }
 }

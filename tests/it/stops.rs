@@ -143,3 +143,14 @@ fn epochs_of_one_folder_are_told_apart_and_share_their_columns() {
     ]);
     assert_eq!(teacher.stats()["requests"], asked);
 }
+
+#[test]
+fn a_key_that_is_refused_is_named_by_its_variable() {
+    let closed = FakeTeacher::start(&["--fault", "401=1"]);
+    let workspace = pipeline(&closed.url, 1, &format!("steps:\n{WRITE}"));
+    let keyed = workspace.read("p.yaml").replace("model: fake", "model: fake, key_env: WRITER_KEY");
+    workspace.write("p.yaml", &keyed);
+    let said = workspace.command(&["run", "p.yaml"]).env("WRITER_KEY", "not-the-right-one").output().unwrap();
+    let said = String::from_utf8(said.stderr).unwrap();
+    assert!(said.contains("; the key is in `WRITER_KEY`"), "{said}");
+}
