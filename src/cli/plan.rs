@@ -59,6 +59,7 @@ fn shown(plan: &Plan, pipeline: &Pipeline) -> String {
     }
     lines.extend(notes(plan));
     lines.extend(edits(plan));
+    lines.extend(plan.changes.iter().map(|change| change.message.clone()));
     lines.extend(budget(plan));
     lines.extend(shapes(pipeline));
     lines.extend(shapes(pipeline));

@@ -166,8 +166,7 @@ impl Run {
         desk.retry_failed = options.retry_failed.then_some(started);
         let file_hash = text_hash(&file_text);
         let sources = sources::read(&pipeline).map_err(|error| RunError::Problems(vec![error.into()]))?;
-        let mut warnings =
-            sources::changes(&sources, &store, workspace, &pipeline.file.name, &options.epoch)?;
+        let mut warnings = sources::changes(&sources, &store, workspace, &pipeline, &options.epoch)?;
         warnings.extend(goes_on_fresh(&options, &desk.fresh));
         sources::keep(&sources, &folder)?;
         let teachers = teachers::start(&pipeline, &folder, machine).await.map_err(RunError::Problems)?;
@@ -380,15 +379,13 @@ fn build_steps(
 /// How far back the last run of an epoch is looked for.
 const RUNS_MAX: u32 = 100;
 
-/// The epoch's last run, if that was not finished: the one that a run of the epoch resumes. Previews neither
-/// finish nor begin anything.
-fn unfinished_run(store: &Store, pipeline: &str, epoch: &str) -> Result<Option<StoredRun>, StoreError> {
+/// The epoch's last run. Previews neither finish nor begin anything.
+fn last_run(store: &Store, pipeline: &str, epoch: &str) -> Result<Option<StoredRun>, StoreError> {
     let is_preview = |run: &StoredRun| {
         serde_json::from_str::<serde_json::Value>(&run.options).is_ok_and(|options| options["rows"].is_u64())
     };
     let mut runs = store.runs(Some(pipeline), RUNS_MAX)?.into_iter();
-    let last = runs.find(|run| run.epoch == epoch && !is_preview(run));
-    Ok(last.filter(|run| run.status != RunStatus::Finished))
+    Ok(runs.find(|run| run.epoch == epoch && !is_preview(run)))
 }
 
 /// Since when the replies of fresh steps count: since this run began, or since an unfinished run of the
@@ -400,7 +397,9 @@ fn fresh_since(
     pipeline: &str,
     started_unix_ms: i64,
 ) -> Result<HashMap<String, i64>, StoreError> {
-    let asked: HashMap<String, i64> = unfinished_run(store, pipeline, &options.epoch)?
+    let asked: HashMap<String, i64> = last_run(store, pipeline, &options.epoch)?
+        // That one is resumed by a run of the epoch.
+        .filter(|run| run.status != RunStatus::Finished)
         .and_then(|run| serde_json::from_str::<serde_json::Value>(&run.options).ok())
         .and_then(|options| serde_json::from_value(options["fresh"].clone()).ok())
         .unwrap_or_default();

@@ -1,7 +1,7 @@
 //! What a run reads: the files that rows, draws and prompts come from, by their contents.
 //!
-//! Kept in the run's folder from its start, so that a run that resumes another, even a killed one, can say
-//! what changed in between. Decides nothing: replies that no longer fit are asked anew by themselves.
+//! Kept in the run's folder from its start, so that a run that comes after another of its epoch, even a
+//! killed one, can say what changed in between. Decides nothing: replies that no longer fit are asked anew by themselves.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,8 @@ use crate::data::read::ReadError;
 use crate::pipeline::check::Pipeline;
 use crate::pipeline::source::open_files;
 use crate::problem::{Place, Problem};
-use crate::run::{RunError, run_folder, unfinished_run};
-use crate::store::Store;
+use crate::run::{RunError, last_run, run_folder};
+use crate::store::{RunStatus, Store};
 
 const FILE: &str = "sources.json";
 
@@ -45,38 +45,47 @@ pub fn keep(records: &[SourceRecord], folder: &Path) -> Result<(), RunError> {
         .map_err(|error| RunError::Io(format!("`{}` cannot be written: {error}", path.display())))
 }
 
-/// What is not as it was when the epoch's last run began, if that was not finished.
+/// What is not as it was when the epoch's last run began.
 pub fn changes(
     records: &[SourceRecord],
     store: &Store,
     workspace: &Path,
-    pipeline: &str,
+    pipeline: &Pipeline,
     epoch: &str,
 ) -> Result<Vec<Problem>, RunError> {
-    let Some(last) = unfinished_run(store, pipeline, epoch)? else { return Ok(Vec::new()) };
+    let Some(last) = last_run(store, &pipeline.file.name, epoch)? else { return Ok(Vec::new()) };
     // A run whose folder was removed is not compared with.
     let kept = std::fs::read_to_string(run_folder(workspace, &last.id).join(FILE)).unwrap_or_default();
     let Ok(earlier) = serde_json::from_str::<Vec<SourceRecord>>(&kept) else { return Ok(Vec::new()) };
-    Ok(differences(&earlier, records))
+    let unfinished = if last.status == RunStatus::Finished { "" } else { ", which was not finished" };
+    let by_place = pipeline.file.source.files.as_ref().is_some_and(|files| files.id.is_none());
+    let id = if by_place {
+        "; with `id:` the rows of a file source keep their replies when lines move"
+    } else {
+        ""
+    };
+    let hint = format!(
+        "this run starts from the files as they are now; calls that they change are paid for anew{id}"
+    );
+    let warning = |difference: String| {
+        let message = format!("{difference} since the last run{unfinished}");
+        Problem::warning(Place::Nowhere, message).hint(hint.clone())
+    };
+    Ok(differences(&earlier, records).into_iter().map(warning).collect())
 }
 
-fn differences(earlier: &[SourceRecord], now: &[SourceRecord]) -> Vec<Problem> {
+fn differences(earlier: &[SourceRecord], now: &[SourceRecord]) -> Vec<String> {
+    let word = |path: &str, what: &str| format!("`{path}` {what}");
     let of = |records: &[SourceRecord], path: &str| {
         records.iter().find(|record| record.path == path).map(|record| record.sha256.clone())
     };
     let changed = now.iter().filter_map(|record| match of(earlier, &record.path) {
-        None => Some(warning(&record.path, "is new")),
-        Some(sha256) if sha256 != record.sha256 => Some(warning(&record.path, "changed")),
+        None => Some(word(&record.path, "is new")),
+        Some(sha256) if sha256 != record.sha256 => Some(word(&record.path, "changed")),
         Some(_) => None,
     });
     let gone = earlier.iter().filter(|record| of(now, &record.path).is_none());
-    changed.chain(gone.map(|record| warning(&record.path, "is not read any more"))).collect()
-}
-
-fn warning(path: &str, what: &str) -> Problem {
-    let message = format!("`{path}` {what} since the last run, which was not finished");
-    let hint = "this run starts from the files as they are now; calls that they change are paid for anew";
-    Problem::warning(Place::Nowhere, message).hint(hint)
+    changed.chain(gone.map(|record| word(&record.path, "is not read any more"))).collect()
 }
 
 #[cfg(test)]
@@ -89,10 +98,7 @@ mod tests {
             let pairs = files.iter().filter_map(|file| file.split_once('='));
             pairs.map(|(path, sha256)| SourceRecord { path: path.into(), sha256: sha256.into() }).collect()
         };
-        let found = differences(&records(earlier), &records(now));
-        let shown: Vec<&str> =
-            found.iter().filter_map(|problem| problem.message.split(" since").next()).collect();
-        assert_eq!(shown, expected);
+        assert_eq!(differences(&records(earlier), &records(now)), expected);
     }
 
     #[test]

@@ -88,6 +88,7 @@ fn plan_tells_the_calls_before_and_after_a_run() {
 
     workspace.write("templates/greeting.md.j2", "Greet {{ place }} in the {{ mood }} way.");
     plan(&[]).prints(&["in all: 3 calls", "step `greeting` asks something new: 3 calls of run"]);
+    plan(&[]).prints(&["`templates/greeting.md.j2` changed since the last run\n"]);
 }
 
 #[test]

@@ -22,8 +22,11 @@ use crate::engine::tally::Tally;
 use crate::engine::{Engine, Progress, Settings};
 use crate::ops::{CallRow, Op, Runner};
 use crate::pipeline::check::Pipeline;
+use crate::problem::Problem;
 use crate::row::{Outcome, Row};
-use crate::run::{Options, RunError, build_steps, caps, source, teachers, until, waiting_rows};
+use crate::run::{
+    Options, RunError, build_steps, caps, source, sources, teachers, until, waiting_rows, workspace,
+};
 use crate::store::{Amount, Spent, StepStats, Store};
 use crate::teacher::wire::Price;
 
@@ -62,6 +65,8 @@ pub struct Plan {
     pub steps: Vec<StepPlan>,
     /// Replies of the last run that this one would not use.
     pub edits: Vec<Edit>,
+    /// Files that are not as they were when the epoch's last run began.
+    pub changes: Vec<Problem>,
     pub caps: Caps,
     /// What all runs of the epoch have spent.
     pub spent: Spent,
@@ -142,10 +147,16 @@ pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Resu
         rows_walked,
         steps,
         edits,
+        changes: changes(pipeline, store, &options.epoch)?,
         caps: caps(pipeline),
         spent: store.spent(&crate::call::scope(&pipeline.file.name, &options.epoch))?,
         not_taken: walk.not_taken,
     })
+}
+
+fn changes(pipeline: &Pipeline, store: &Store, epoch: &str) -> Result<Vec<Problem>, RunError> {
+    let now = sources::read(pipeline).map_err(|error| RunError::Problems(vec![error.into()]))?;
+    sources::changes(&now, store, &workspace(&pipeline.base), pipeline, epoch)
 }
 
 /// What walking some rows came to.
