@@ -110,7 +110,9 @@ fn calls(report: &Report, desk: &Desk) -> Vec<String> {
     }
     let seconds = (report.ended_unix_ms - report.started_unix_ms) as f64 / 1000.0;
     let mut lines = vec![format!(
-        "{made} calls ({tokens_in} tokens in, {tokens_out} out), {stored} replies from the store, in {seconds:.1} s"
+        "{} ({tokens_in} tokens in, {tokens_out} out), {} from the store, in {seconds:.1} s",
+        counted(made, "call"),
+        counted(stored, "reply"),
     )];
     let share = |part: u64, whole: u64| part as f64 * 100.0 / whole.max(1) as f64;
     if cached > 0 {

@@ -80,7 +80,8 @@ fn shapes(pipeline: &Pipeline) -> Option<String> {
 }
 
 fn head(plan: &Plan) -> String {
-    let mut head = format!("{}, epoch {}: {} source rows", plan.pipeline, plan.epoch, counted(plan.rows));
+    let (rows, word) = (counted(plan.rows), word(plan.rows, "row"));
+    let mut head = format!("{}, epoch {}: {rows} source {word}", plan.pipeline, plan.epoch);
     if plan.rows.high != Some(plan.rows_walked) {
         head.push_str(&format!("; numbers are scaled from {} of them", plan.rows_walked));
     }
@@ -112,8 +113,9 @@ fn table(plan: &Plan) -> String {
 
 fn total(plan: &Plan) -> String {
     format!(
-        "in all: {} calls, {} tokens in, {} tokens out, {}",
+        "in all: {} {}, {} tokens in, {} tokens out, {}",
         counted(plan.total(|step| step.calls)),
+        word(plan.total(|step| step.calls), "call"),
         counted(plan.total(|step| step.tokens_in)),
         counted(plan.total(|step| step.tokens_out)),
         match plan.usd_nano() {
@@ -213,6 +215,11 @@ fn counted(interval: Interval) -> String {
     }
 }
 
+/// The noun behind a number.
+fn word(interval: Interval, noun: &str) -> String {
+    if interval == Interval::exact(1) { noun.to_owned() } else { format!("{noun}s") }
+}
+
 /// Nano-dollars as dollars, rounded outward: to cents from one dollar on, to hundredths of a cent below.
 fn dollars(nano: Interval) -> String {
     let Interval { low, high } = nano;
@@ -257,6 +264,7 @@ fn to_json(plan: &Plan, pipeline: &Pipeline) -> Value {
         "calls": plan.total(|step| step.calls),
         "usd": money(plan.usd_nano()),
         "edits": plan.edits,
+        "changes": plan.changes.iter().map(|change| change.message.as_str()).collect::<Vec<&str>>(),
         "not_taken": plan.not_taken,
         "budget": {
             "usd": plan.caps.usd_nano.map(|cap| cap as f64 / 1e9),

@@ -84,7 +84,7 @@ fn plan_tells_the_calls_before_and_after_a_run() {
     let done = plan(&["--json"]).json();
     assert_eq!(done["calls"], json!({"low": 0, "high": 0}));
     assert_eq!(done["steps"][0]["from_store"], json!({"low": 3, "high": 3}));
-    plan(&["--rows", "1"]).prints(&["hello, epoch 0: 1 source rows\n", "in all: 0 calls"]);
+    plan(&["--rows", "1"]).prints(&["hello, epoch 0: 1 source row\n", "in all: 0 calls"]);
 
     workspace.write("templates/greeting.md.j2", "Greet {{ place }} in the {{ mood }} way.");
     plan(&[]).prints(&["in all: 3 calls", "step `greeting` asks something new: 3 calls of run"]);
