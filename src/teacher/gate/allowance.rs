@@ -15,6 +15,9 @@ const BURST_GUESS_S: f64 = 1.0;
 /// When an allowance held nobody back for this long, the server's bucket may be full again.
 const REST: Duration = Duration::from_secs(1);
 
+/// How far apart the marks of lately are.
+const RECENT: Duration = Duration::from_secs(5);
+
 /// A refusal leaves this share of what the server granted since the one before: its bucket gets ahead a
 /// little, so that the next refusals are a while off.
 const BELOW_GRANTED: f64 = 0.985;
@@ -67,6 +70,8 @@ pub struct Allowance {
     /// All that was granted; calls in flight as expected.
     granted: f64,
     mark: Option<Mark>,
+    /// Marks of the last ten seconds or less, the older first, with a full bucket assumed.
+    recent: [Option<Mark>; 2],
     /// When it last held somebody back.
     held_at: Option<Duration>,
     /// How long it has been growing.
@@ -97,6 +102,7 @@ impl Allowance {
             used_share: 1.0,
             granted: 0.0,
             mark: None,
+            recent: [None; 2],
             held_at: None,
             growing: Duration::ZERO,
             grown_at: now,
@@ -146,9 +152,13 @@ impl Allowance {
     pub fn hold(&mut self, now: Duration) {
         let rested = self.held_at.is_none_or(|held| now.saturating_sub(held) > REST);
         self.held_at = Some(now);
+        let full = Some(Mark { at: now, granted: self.granted, burst_s: BURST_GUESS_S });
         if rested {
-            self.mark = Some(Mark { at: now, granted: self.granted, burst_s: BURST_GUESS_S });
+            (self.mark, self.recent) = (full, [full; 2]);
             self.grown_at = now;
+        }
+        if self.recent[1].is_none_or(|mark| now.saturating_sub(mark.at) >= RECENT) {
+            self.recent = [self.recent[1], full];
         }
         let passed = now.saturating_sub(self.grown_at);
         let most = self.told.or(self.configured).map_or(f64::INFINITY, |limit| limit as f64);
@@ -200,13 +210,18 @@ impl Allowance {
     }
 
     /// A call was refused: it was not granted after all. `late` if it was sent before the last mark.
-    pub fn refuse(&mut self, now: Duration, taken: u64, late: bool) {
+    pub fn refuse(&mut self, taken: u64, late: bool) {
         self.granted -= taken as f64;
         if let Some(mark) = self.mark.as_mut().filter(|_| late) {
             mark.granted -= taken as f64;
         }
+    }
+
+    /// Leaves nothing to spend at that time: what the server's bucket gains until then is a reserve, or the
+    /// first calls after a pause would take it to nothing again.
+    pub fn drain(&mut self, at: Duration) {
         if let Some(bucket) = &mut self.bucket {
-            bucket.drain(now);
+            bucket.drain(at);
         }
     }
 
@@ -233,11 +248,16 @@ impl Allowance {
         }
     }
 
-    /// What the server may have granted since the mark: its bucket had less than `asked` left.
+    /// What the server grants at least, by what it granted since its bucket had less than `asked` left, and
+    /// lately: the first is too little when the bucket was full in between, and its inflow lost.
     fn granted_per_minute(&self, now: Duration, asked: u64) -> Option<f64> {
-        let mark = self.mark?;
-        let seconds = now.saturating_sub(mark.at).as_secs_f64() + mark.burst_s;
-        (seconds > 0.0).then(|| (self.granted - mark.granted + asked as f64).max(0.0) * 60.0 / seconds)
+        let since = |mark: Mark| {
+            let seconds = now.saturating_sub(mark.at).as_secs_f64() + mark.burst_s;
+            (seconds > 0.0).then(|| (self.granted - mark.granted + asked as f64).max(0.0) * 60.0 / seconds)
+        };
+        let old = self.mark.is_some_and(|mark| now.saturating_sub(mark.at) > RECENT);
+        let lately = self.recent[0].and_then(since).filter(|_| old);
+        [self.mark.and_then(since), lately].into_iter().flatten().reduce(f64::max)
     }
 
     fn set_rate(&mut self, now: Duration, per_minute: f64) {

@@ -188,9 +188,6 @@ impl GateState {
                 self.heard(now, grant.sent_at, &notes);
                 self.busy_since = None;
                 self.answered = true;
-                if grant.round == self.round {
-                    self.pauses.reset();
-                }
                 self.flight.grow();
                 let bound = self.bound_by.is_none() && !self.queue.is_empty() && self.paused_until <= now;
                 self.climb.answer(now, now.saturating_sub(grant.sent_at), bound);
@@ -260,7 +257,7 @@ impl GateState {
         let since = *self.busy_since.get_or_insert(now);
         let new_burst = grant.round == self.round;
         for (allowance, taken) in self.allowances.iter_mut().zip(grant.taken) {
-            allowance.refuse(now, taken, !new_burst);
+            allowance.refuse(taken, !new_burst);
         }
         self.count_tokens(grant, 0);
         if new_burst {
@@ -277,6 +274,9 @@ impl GateState {
             None => Duration::ZERO,
         };
         self.paused_until = self.paused_until.max(now.saturating_add(pause));
+        for allowance in &mut self.allowances {
+            allowance.drain(self.paused_until);
+        }
         if now.saturating_sub(since) >= self.patience {
             self.shut.get_or_insert(Shut::Stalled { patience: self.patience });
         }
@@ -297,6 +297,7 @@ impl GateState {
             self.flight.shrink();
         }
         if std::mem::take(&mut self.answered) {
+            self.pauses.reset();
             let which = about.unwrap_or(REQUESTS);
             self.allowances[which].slow_down(now, grant.sent_at, grant.reserved[which]);
         } else {
