@@ -169,7 +169,9 @@ impl Run {
         let mut warnings = sources::changes(&sources, &store, workspace, &pipeline, &options.epoch)?;
         warnings.extend(goes_on_fresh(&options, &desk.fresh));
         sources::keep(&sources, &folder)?;
-        let teachers = teachers::start(&pipeline, &folder, machine).await.map_err(RunError::Problems)?;
+        let after_crash = store.runs(None, 1)?.iter().any(|run| run.status == RunStatus::Crashed);
+        let teachers = teachers::start(&pipeline, &folder, machine, after_crash).await;
+        let teachers = teachers.map_err(RunError::Problems)?;
         store
             .begin_run(NewRun {
                 id: id.clone(),

@@ -15,7 +15,7 @@ use crate::teacher::api::Api;
 use crate::teacher::cassette::{Carrier, Cassette, Recorder};
 use crate::teacher::format::ApiFormat;
 use crate::teacher::gate::{Gate, Limits};
-use crate::teacher::process::{Launch, Process};
+use crate::teacher::process::{Launch, Process, Serving};
 use crate::teacher::scripted::Script;
 use crate::teacher::secret::Secrets;
 use crate::teacher::wire::{Price, Teacher, TeacherParts, Wire};
@@ -47,8 +47,13 @@ impl Started {
     }
 }
 
-/// Starts and connects the teachers that steps ask.
-pub async fn start(pipeline: &Pipeline, folder: &Path, machine: &Machine) -> Result<Started, Vec<Problem>> {
+/// Starts and connects the teachers that steps ask. After a crash a server of the last run may still be ending.
+pub async fn start(
+    pipeline: &Pipeline,
+    folder: &Path,
+    machine: &Machine,
+    after_crash: bool,
+) -> Result<Started, Vec<Problem>> {
     let secrets = Arc::new(secrets(pipeline, machine));
     let is_asked = |name: &str| pipeline.steps.iter().any(|step| step.op.operator().teacher() == Some(name));
     let asked: Vec<(&String, &TeacherFile)> =
@@ -58,20 +63,23 @@ pub async fn start(pipeline: &Pipeline, folder: &Path, machine: &Machine) -> Res
     let mut processes = Vec::new();
     for (name, teacher) in asked {
         let under = KeyPath::parse("teachers").join(name.as_str());
+        let mut serving = None;
         if let Some(start) = &teacher.start {
-            let log = folder.join(format!("{name}.log"));
-            let environment = machine.minimal_environment();
             let launch = Launch {
-                folder: &pipeline.base,
-                log: &log,
-                guard: &machine.guard,
-                environment: &environment,
+                folder: pipeline.base.clone(),
+                log: folder.join(format!("{name}.log")),
+                guard: machine.guard.clone(),
+                environment: machine.minimal_environment(),
                 secrets: Arc::clone(&secrets),
+                after_crash,
             };
-            let process = Process::start(start, &launch).await;
-            processes.push(process.map_err(|found| below(&under.join("start"), found))?);
+            let process = Process::start(start, launch).await;
+            let process = process.map_err(|found| below(&under.join("start"), found))?;
+            serving = process.serving();
+            processes.push(process);
         }
-        let built = connect(name, teacher, pipeline, &secrets).map_err(|found| below(&under, found))?;
+        let built = connect(name, teacher, pipeline, &secrets, serving);
+        let built = built.map_err(|found| below(&under, found))?;
         teachers.insert(name.clone(), Arc::new(built));
     }
     let (by_name, processes) = (Arc::new(teachers), tokio::sync::Mutex::new(processes));
@@ -123,6 +131,7 @@ fn connect(
     teacher: &TeacherFile,
     pipeline: &Pipeline,
     secrets: &Arc<Secrets>,
+    serving: Option<Serving>,
 ) -> Result<Teacher, Vec<Problem>> {
     let base = &pipeline.base;
     let (format, api, carrier) = match (teacher.api(), &teacher.recorded) {
@@ -153,7 +162,7 @@ fn connect(
         }
         (None, None) => return Err(vec![Problem::error(Place::Nowhere, "the teacher has no wire format")]),
     };
-    Ok(assemble(name, teacher, (format, api), Wire::Carried(carrier)))
+    Ok(assemble(name, teacher, (format, api), Wire::Carried(carrier), serving))
 }
 
 /// Teachers that answer from a script (by step name), for tests and plans: no connection is opened, no
@@ -168,13 +177,19 @@ pub fn offline(pipeline: &Pipeline, replies: &IndexMap<String, Value>) -> Starte
         let limits = LimitsFile { in_flight: Some(1), ..LimitsFile::default() };
         let teacher = TeacherFile { attempts: 1, limits, ..teacher.clone() };
         let wire = Wire::Scripted(Script::new(replies));
-        (name.clone(), Arc::new(assemble(name, &teacher, spoken, wire)))
+        (name.clone(), Arc::new(assemble(name, &teacher, spoken, wire, None)))
     });
     Started::of(teachers.collect())
 }
 
 /// A teacher from its file and the way to reach it.
-pub fn assemble(name: &str, teacher: &TeacherFile, (format, api): (ApiFormat, Api), wire: Wire) -> Teacher {
+pub fn assemble(
+    name: &str,
+    teacher: &TeacherFile,
+    (format, api): (ApiFormat, Api),
+    wire: Wire,
+    serving: Option<Serving>,
+) -> Teacher {
     let limits = Limits {
         requests_per_minute: teacher.limits.requests_per_minute,
         tokens_per_minute: teacher.limits.tokens_per_minute,
@@ -190,6 +205,7 @@ pub fn assemble(name: &str, teacher: &TeacherFile, (format, api): (ApiFormat, Ap
         format,
         api,
         wire,
+        serving,
     })
 }
 

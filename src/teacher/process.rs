@@ -1,26 +1,36 @@
 //! `start:`: the server of a teacher as a process that lives as long as a run.
 //!
 //! Spawned from an argv list, never through a shell; in a process group of its own, with a minimal
-//! environment. Nothing here outlives us: [`Process`] ends its group when it is stopped or dropped,
-//! and [`guard`], run between us and the server, ends it when we are killed.
+//! environment. One that ends by itself is started again. Nothing here outlives us: [`Process`] ends its
+//! group when it is stopped or dropped, and [`guard`], run between us and the server, ends it when we are
+//! killed.
 
-use std::collections::{BTreeMap, VecDeque};
+mod guard;
+mod log;
+mod serving;
+
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, Url};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use schemars::JsonSchema;
 use secrecy::ExposeSecret;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use guard::guard;
+use guard::{GRACE, end_group};
+use log::{Log, drain};
+use serving::Health;
+pub use serving::Serving;
 
 use super::http::{probe_client, words};
 use super::secret::{Secrets, is_variable_name, looks_like_credential};
@@ -30,16 +40,16 @@ use crate::problem::{KeyPath, Place, Problem};
 /// The variables of our own environment that a started server gets; whatever else it needs is
 /// written under `env`.
 pub const MINIMAL_ENV: [&str; 3] = ["PATH", "HOME", "LANG"];
-/// What a group has between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(20);
 /// How often a starting server is asked, and how long it may think about it.
 const READY_POLL: Duration = Duration::from_millis(100);
 const READY_ANSWER: Duration = Duration::from_secs(2);
-/// What is kept of a server's words: a longer line is broken, a longer log ends.
-const LINE_BYTES_MAX: u64 = 16 << 10;
-const LOG_BYTES_MAX: u64 = 64 << 20;
-const TAIL_LINES: usize = 20;
+/// The wait before the first restart, which doubles with each, and the longest: a port or the memory of
+/// a graphics card may be held for a moment after its owner ended.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// How long a server that answers after a crash of ours is watched: what the guard of our last server
+/// leaves it, and a moment.
+const LEFTOVER_WATCH: Duration = GRACE.saturating_add(Duration::from_secs(1));
 
 /// A command that serves a teacher while a run needs it.
 #[derive(Clone, Debug, PartialEq, serde::Deserialize, JsonSchema)]
@@ -58,6 +68,10 @@ pub struct StartFile {
     /// `{ env: NAME }`.
     #[serde(default)]
     pub env: BTreeMap<String, Setting>,
+    /// How often in a run a server that ended by itself is started again. One that meets a passing
+    /// shortage comes back; one that ends again and again has a fault that no start cures.
+    #[serde(default = "restarts_default")]
+    pub restarts: u32,
     /// Use a server that already answers at `ready` instead of refusing to start a second one. It is
     /// not stopped at the end.
     #[serde(default)]
@@ -71,6 +85,10 @@ fn ready_timeout_default() -> Duration {
 
 fn ready_timeout_text() -> String {
     "2m".to_owned()
+}
+
+fn restarts_default() -> u32 {
+    3
 }
 
 fn at(key: &str) -> Place {
@@ -141,29 +159,34 @@ impl StartFile {
 }
 
 /// What starting a server takes beside its settings.
-#[derive(Debug)]
-pub struct Launch<'a> {
+#[derive(Clone, Debug)]
+pub struct Launch {
     /// The pipeline file's folder: where the server runs.
-    pub folder: &'a Path,
+    pub folder: PathBuf,
     /// Where its output is appended, secrets scrubbed.
-    pub log: &'a Path,
+    pub log: PathBuf,
     /// What to put before the command so that [`guard`] runs it: our own binary and its hidden
     /// command. Empty for none: then kill -9 of us leaves the server behind.
-    pub guard: &'a [OsString],
+    pub guard: Vec<OsString>,
     /// The variables of [`MINIMAL_ENV`] that are set, with their values.
-    pub environment: &'a [(String, String)],
+    pub environment: Vec<(String, String)>,
     pub secrets: Arc<Secrets>,
+    /// The last run was killed: what answers at `ready` may be its server, which is about to end.
+    pub after_crash: bool,
 }
 
-/// A server that we started, or one that was there already. Dropping it ends it at once.
+/// A server that we started and keep up, or one that was there already. Dropping it ends it at once.
 #[derive(Debug)]
 pub struct Process {
-    /// `None` for a server that was there already.
-    child: Option<Child>,
-    /// Closing its input is what ends it.
-    guarded: bool,
-    log: Arc<Log>,
-    drains: Vec<JoinHandle<()>>,
+    /// `None` for a server that was there already: not ours to watch or to stop.
+    keeper: Option<Keeper>,
+}
+
+#[derive(Debug)]
+struct Keeper {
+    task: AbortOnDropHandle<()>,
+    stopping: CancellationToken,
+    serving: Serving,
 }
 
 impl Process {
@@ -172,80 +195,184 @@ impl Process {
     /// # Errors
     /// Something else answers at `ready`; the program cannot be started; it ends, or is not ready in
     /// time, with the last lines it wrote. Whatever was started is stopped.
-    pub async fn start(start: &StartFile, launch: &Launch<'_>) -> Result<Process, Vec<Problem>> {
-        let log = Arc::new(Log::open(launch)?);
+    pub async fn start(start: &StartFile, launch: Launch) -> Result<Process, Vec<Problem>> {
+        let log = Arc::new(Log::open(&launch)?);
         let client = probe_client(READY_ANSWER)
             .map_err(|error| one(at("ready"), "no connection can be set up", error.to_string()))?;
-        let drains = Vec::new();
-        match probe(&client, &start.ready).await {
-            Some(200..300) if start.reuse => {
-                return Ok(Process { child: None, guarded: false, log, drains });
-            }
-            Some(status) => {
-                let message =
-                    format!("something already answers at `{}` (status {status})", words(&start.ready));
-                let hint = "stop it, use another port, or set `reuse: true` to use it once it is ready";
-                return Err(vec![Problem::error(at("ready"), message).hint(hint)]);
-            }
-            None => {}
+        let launcher = Launcher { start: start.clone(), launch, log, client };
+        if launcher.finds_one().await? {
+            return Ok(Process { keeper: None });
         }
-        let child = command(start, launch)?.spawn().map_err(|error| {
-            let program = words(start.command.first().map_or("", String::as_str));
-            one(at("command"), format!("`{program}` cannot be started"), error.to_string())
-        })?;
-        let mut process = Process { child: Some(child), guarded: !launch.guard.is_empty(), log, drains };
-        process.drain();
-        let waited =
-            tokio::time::timeout(start.ready_timeout, process.until_ready(&client, &start.ready)).await;
-        let message = match waited {
-            Ok(Ok(())) => return Ok(process),
-            Ok(Err(message)) => message,
-            Err(_) => {
-                let limit = humantime::format_duration(start.ready_timeout);
-                format!("the server did not answer at `{}` within {limit}", words(&start.ready))
-            }
-        };
-        let log = Arc::clone(&process.log);
-        process.stop().await;
-        Err(vec![log.explain(Problem::error(at("command"), message), launch.log)])
+        let mut server = launcher.spawn()?;
+        if let Err(message) = launcher.ready(&mut server).await {
+            server.stop().await;
+            return Err(vec![launcher.log.explain(Problem::error(at("command"), message))]);
+        }
+        let (health, serving) = watch::channel(Health::Up(0));
+        let stopping = CancellationToken::new();
+        let task = tokio::spawn(launcher.keep_up(server, health, stopping.clone()));
+        let task = AbortOnDropHandle::new(task);
+        Ok(Process { keeper: Some(Keeper { task, stopping, serving: Serving(serving) }) })
     }
 
+    /// What its callers wait for; `None` for a server that was there already.
+    pub fn serving(&self) -> Option<Serving> {
+        self.keeper.as_ref().map(|keeper| keeper.serving.clone())
+    }
+
+    /// Ends the server: SIGTERM to its group, SIGKILL after 5 seconds. A server that was there
+    /// already stays.
+    pub async fn stop(self) {
+        let Some(Keeper { task, stopping, .. }) = self.keeper else { return };
+        stopping.cancel();
+        // A panic in there has ended the server, too.
+        let _ = task.await;
+    }
+}
+
+/// What it takes to start a server, and to start it again.
+struct Launcher {
+    start: StartFile,
+    launch: Launch,
+    log: Arc<Log>,
+    client: Client,
+}
+
+impl Launcher {
+    /// Whether a server is there already that is to be used. After a crash the last run's server is
+    /// given the time to end.
+    async fn finds_one(&self) -> Result<bool, Vec<Problem>> {
+        let ready = &self.start.ready;
+        let watched =
+            tokio::time::sleep(if self.launch.after_crash { LEFTOVER_WATCH } else { Duration::ZERO });
+        tokio::pin!(watched);
+        let status = loop {
+            let Some(status) = probe(&self.client, ready).await else { return Ok(false) };
+            tokio::select! {
+                biased;
+                () = &mut watched => break status,
+                () = tokio::time::sleep(READY_POLL) => {}
+            }
+        };
+        if self.start.reuse && (200..300).contains(&status) {
+            return Ok(true);
+        }
+        let message = format!("something already answers at `{}` (status {status})", words(ready));
+        let hint = "stop it, use another port, or set `reuse: true` to use it once it is ready";
+        Err(vec![Problem::error(at("ready"), message).hint(hint)])
+    }
+
+    fn spawn(&self) -> Result<Server, Vec<Problem>> {
+        let mut child = command(&self.start, &self.launch)?.spawn().map_err(|error| {
+            let program = words(self.start.command.first().map_or("", String::as_str));
+            one(at("command"), format!("`{program}` cannot be started"), error.to_string())
+        })?;
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let out = out.map(|pipe| tokio::spawn(drain(pipe, Arc::clone(&self.log))));
+        let err = err.map(|pipe| tokio::spawn(drain(pipe, Arc::clone(&self.log))));
+        // Waiting for a child closes the input that it still has.
+        let parent = child.stdin.take();
+        Ok(Server { child, parent, drains: out.into_iter().chain(err).collect() })
+    }
+
+    /// Waits until a server is ready; tells why it will not be.
+    async fn ready(&self, server: &mut Server) -> Result<(), String> {
+        let StartFile { ready, ready_timeout, .. } = &self.start;
+        let waiting = server.until_ready(&self.client, ready);
+        tokio::time::timeout(*ready_timeout, waiting).await.unwrap_or_else(|_| {
+            let limit = humantime::format_duration(*ready_timeout);
+            Err(format!("the server did not answer at `{}` within {limit}", words(ready)))
+        })
+    }
+
+    /// Starts a server again when it ends by itself, until that was done as often as it may be.
+    async fn keep_up(self, first: Server, health: watch::Sender<Health>, stopping: CancellationToken) {
+        let restarts = self.start.restarts;
+        let mut server = Ok(first);
+        for restart in 1.. {
+            let ended = match server {
+                Ok(server) => match self.live(server, restart - 1, &health, &stopping).await {
+                    Some(ended) => ended,
+                    None => return,
+                },
+                Err(ended) => ended,
+            };
+            if restart > restarts {
+                self.log.note(&ended);
+                let last_words = self.log.last_words();
+                let told = format!("{ended}; `restarts: {restarts}` allows no further start; {last_words}");
+                health.send_replace(Health::Gone(told));
+                return;
+            }
+            health.send_replace(Health::Down);
+            self.log.note(&format!("{ended}; restart {restart} of {restarts}"));
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return,
+                () = tokio::time::sleep(pause(restart)) => {}
+            }
+            server = self.spawn().map_err(|mut problems| problems.remove(0).message);
+        }
+    }
+
+    /// Sees a server through one of its lives, and tells how that ended; `None` when it was stopped.
+    async fn live(
+        &self,
+        mut server: Server,
+        life: u32,
+        health: &watch::Sender<Health>,
+        stopping: &CancellationToken,
+    ) -> Option<String> {
+        let living = async {
+            // The first life begins ready.
+            if life > 0
+                && let Err(why) = self.ready(&mut server).await
+            {
+                return why;
+            }
+            health.send_replace(Health::Up(life));
+            server.end().await
+        };
+        let ended = tokio::select! {
+            biased;
+            () = stopping.cancelled() => None,
+            ended = living => Some(ended),
+        };
+        server.stop().await;
+        ended
+    }
+}
+
+/// The wait before a restart, counted from 1.
+fn pause(restart: u32) -> Duration {
+    RESTART_PAUSE.saturating_mul(1 << (restart - 1).min(16)).min(RESTART_PAUSE_MAX)
+}
+
+/// One life of a server of ours. Dropping it ends it at once.
+#[derive(Debug)]
+struct Server {
+    child: Child,
+    /// What its guard reads, if it has one: closing it ends the server.
+    parent: Option<ChildStdin>,
+    drains: Vec<JoinHandle<()>>,
+}
+
+impl Server {
     /// Why the server is not running any more; `None` while it is.
-    pub fn ended(&mut self) -> Option<String> {
-        let status = self.child.as_mut()?.try_wait();
-        match status {
+    fn ended(&mut self) -> Option<String> {
+        match self.child.try_wait() {
             Ok(None) => None,
             Ok(Some(status)) => Some(format!("the server ended by itself: {status}")),
             Err(error) => Some(format!("the server cannot be watched: {error}")),
         }
     }
 
-    /// Ends the server: SIGTERM to its group, SIGKILL after 5 seconds. A server that was there
-    /// already stays.
-    pub async fn stop(mut self) {
-        let drains = std::mem::take(&mut self.drains);
-        let Some(mut child) = self.child.take() else { return };
-        if self.guarded {
-            drop(child.stdin.take());
-            // The guard takes the grace for itself; it is killed only if it is stuck.
-            if tokio::time::timeout(GRACE + Duration::from_secs(2), child.wait()).await.is_err() {
-                let _ = child.kill().await;
-            }
-        } else if let Some(group) = group_of(&child) {
-            let ended = tokio::task::spawn_blocking(move || end_group(group, GRACE));
-            let _ = tokio::join!(child.wait(), ended);
+    /// Waits for the server to end by itself, and tells how it did.
+    async fn end(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => format!("the server ended by itself: {status}"),
+            Err(error) => format!("the server cannot be watched: {error}"),
         }
-        // The last words; a stray heir of the pipe must not hold us.
-        for drain in drains {
-            let _ = tokio::time::timeout(Duration::from_millis(200), drain).await;
-        }
-    }
-
-    fn drain(&mut self) {
-        let Some(child) = &mut self.child else { return };
-        let (out, err) = (child.stdout.take(), child.stderr.take());
-        self.drains.extend(out.map(|pipe| tokio::spawn(drain(pipe, Arc::clone(&self.log)))));
-        self.drains.extend(err.map(|pipe| tokio::spawn(drain(pipe, Arc::clone(&self.log)))));
     }
 
     async fn until_ready(&mut self, client: &Client, url: &str) -> Result<(), String> {
@@ -261,13 +388,30 @@ impl Process {
             tokio::time::sleep(READY_POLL).await;
         }
     }
+
+    /// Ends what is left of the server, and waits for its last words.
+    async fn stop(mut self) {
+        if self.parent.take().is_some() {
+            // The guard takes the grace for itself; it is killed only if it is stuck.
+            if tokio::time::timeout(GRACE + Duration::from_secs(2), self.child.wait()).await.is_err() {
+                let _ = self.child.kill().await;
+            }
+        } else if let Some(group) = group_of(&self.child) {
+            let ended = tokio::task::spawn_blocking(move || end_group(group, GRACE));
+            let _ = tokio::join!(self.child.wait(), ended);
+        }
+        // A stray heir of the pipe must not hold us.
+        for drain in std::mem::take(&mut self.drains) {
+            let _ = tokio::time::timeout(Duration::from_millis(200), drain).await;
+        }
+    }
 }
 
-impl Drop for Process {
+impl Drop for Server {
     fn drop(&mut self) {
         // A guard sees its input closed, and needs no more.
-        if let (Some(child), false) = (&self.child, self.guarded)
-            && let Some(group) = group_of(child)
+        if self.parent.is_none()
+            && let Some(group) = group_of(&self.child)
         {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -279,8 +423,8 @@ async fn probe(client: &Client, url: &str) -> Option<u16> {
     Some(client.get(url).send().await.ok()?.status().as_u16())
 }
 
-fn command(start: &StartFile, launch: &Launch<'_>) -> Result<Command, Vec<Problem>> {
-    let folder = std::path::absolute(launch.folder)
+fn command(start: &StartFile, launch: &Launch) -> Result<Command, Vec<Problem>> {
+    let folder = std::path::absolute(&launch.folder)
         .map_err(|error| one(at("command"), "the folder to start in is unknown", error.to_string()))?;
     let Some((program, arguments)) = start.command.split_first() else {
         return Err(vec![Problem::error(at("command"), "`command` names no program")]);
@@ -327,134 +471,28 @@ fn group_of(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
-/// SIGTERM to a group, and SIGKILL to what is left of it after `grace`. Blocks; somebody else must
-/// wait for the group's leader, which counts as long as it was not waited for.
-fn end_group(group: Pid, grace: Duration) {
-    let _ = kill_process_group(group, Signal::TERM);
-    let mut left = grace;
-    while test_kill_process_group(group).is_ok() {
-        if left.is_zero() {
-            let _ = kill_process_group(group, Signal::KILL);
-            return;
-        }
-        std::thread::sleep(POLL);
-        left = left.saturating_sub(POLL);
-    }
-}
-
-/// Runs a command until it ends or `parent` does: reads `parent` (its standard input, a pipe that
-/// only we hold the other end of) and ends the command's group at its end. The last line of
-/// defence against kill -9, without unsafe code.
-///
-/// Returns the exit code: the command's, or 128 and its signal's number.
-///
-/// # Errors
-/// The command cannot be started.
-pub fn guard(argv: &[OsString], mut parent: impl Read + Send + 'static) -> io::Result<u8> {
-    let Some((program, arguments)) = argv.split_first() else {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is no command to guard"));
-    };
-    let mut command = std::process::Command::new(program);
-    let spawned = command.args(arguments).stdin(Stdio::null()).process_group(0).spawn();
-    let mut child = spawned.map_err(|error| {
-        io::Error::new(error.kind(), format!("`{}` cannot be started: {error}", program.display()))
-    })?;
-    let group = Pid::from_child(&child);
-    std::thread::spawn(move || {
-        // An unreadable pipe is as good as a closed one.
-        let _ = io::copy(&mut parent, &mut io::sink());
-        end_group(group, GRACE);
-    });
-    let status = child.wait()?;
-    // What it left behind in its group.
-    end_group(group, GRACE);
-    Ok(exit_code(status))
-}
-
-fn exit_code(status: ExitStatus) -> u8 {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
-/// The words of a server: a bounded file, and its last lines for error messages.
-#[derive(Debug)]
-struct Log {
-    pages: Mutex<Pages>,
-    secrets: Arc<Secrets>,
-}
-
-#[derive(Debug)]
-struct Pages {
-    file: File,
-    bytes_left: u64,
-    tail: VecDeque<String>,
-}
-
-impl Log {
-    fn open(launch: &Launch<'_>) -> Result<Log, Vec<Problem>> {
-        let wrong = |error: &io::Error| {
-            let message = format!("the log `{}` cannot be written", launch.log.display());
-            one(at("command"), message, error.to_string())
-        };
-        if let Some(folder) = launch.log.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
-        }
-        let file =
-            OpenOptions::new().append(true).create(true).open(launch.log).map_err(|error| wrong(&error))?;
-        let length = file.metadata().map_err(|error| wrong(&error))?.len();
-        let bytes_left = LOG_BYTES_MAX.saturating_sub(length);
-        let pages = Mutex::new(Pages { file, bytes_left, tail: VecDeque::new() });
-        Ok(Log { pages, secrets: Arc::clone(&launch.secrets) })
-    }
-
-    fn line(&self, bytes: &[u8]) {
-        let text = String::from_utf8_lossy(bytes);
-        let text = self.secrets.scrub(&text);
-        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if pages.tail.len() == TAIL_LINES {
-            pages.tail.pop_front();
-        }
-        pages.tail.push_back(words(&text));
-        let Some(bytes_left) = pages.bytes_left.checked_sub(text.len() as u64) else {
-            pages.bytes_left = 0;
-            return;
-        };
-        pages.bytes_left = bytes_left;
-        // A full disk must not end the server; its last lines are still in memory.
-        let _ = pages.file.write_all(text.as_bytes());
-    }
-
-    /// Adds the last lines to a problem.
-    fn explain(&self, mut problem: Problem, path: &Path) -> Problem {
-        let pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-        problem.causes.extend(pages.tail.iter().map(|line| format!("it wrote: {line}")));
-        problem.hint(format!("all it wrote is in `{}`", path.display()))
-    }
-}
-
-async fn drain(pipe: impl AsyncRead + Unpin, log: Arc<Log>) {
-    let mut pipe = BufReader::new(pipe);
-    let mut line = Vec::new();
-    while let Ok(1..) = (&mut pipe).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
-        log.line(&line);
-        line.clear();
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::path::Path;
 
     use serde_json::json;
 
+    use super::guard::POLL;
     use super::*;
 
     /// A URL that drops the first `deaf` connections and answers all later ones with 200.
     fn answers_after(deaf: usize) -> String {
+        answers(deaf, usize::MAX)
+    }
+
+    /// The same, of which nothing is left after so many answers.
+    fn answers(deaf: usize, answers: usize) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         std::thread::spawn(move || {
-            for stream in listener.incoming().skip(deaf) {
+            for stream in listener.incoming().skip(deaf).take(answers) {
                 let mut stream = stream.unwrap();
                 let _ = stream.read(&mut [0; 1024]);
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
@@ -467,29 +505,38 @@ mod tests {
     /// What `textmill guard` does, for tests that have no binary.
     const GUARD: [&str; 4] = ["sh", "-c", "\"$@\" & cat; kill $!; wait", "sh"];
 
+    fn launch(folder: &Path, guarded: bool) -> Launch {
+        Launch {
+            folder: folder.to_owned(),
+            log: folder.join("logs/server.log"),
+            guard: GUARD.iter().filter(|_| guarded).map(OsString::from).collect(),
+            environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            secrets: Arc::new(Secrets::load(["KEY"], |_| Some("very-secret".to_owned()))),
+            after_crash: false,
+        }
+    }
+
+    fn script(script: &str, ready: &str, more: serde_json::Value) -> StartFile {
+        let mut config = json!({ "command": ["sh", "-c", script], "ready": ready, "ready_timeout": "2s" });
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(config).unwrap()
+    }
+
+    fn log(folder: &Path) -> String {
+        std::fs::read_to_string(folder.join("logs/server.log")).unwrap_or_default()
+    }
+
     /// Starts a shell script; what it wrote is in the returned log.
     async fn start(
-        script: &str,
+        text: &str,
         deaf: usize,
         more: serde_json::Value,
         guarded: bool,
     ) -> (Result<Process, Vec<Problem>>, String) {
-        let mut config =
-            json!({ "command": ["sh", "-c", script], "ready": answers_after(deaf), "ready_timeout": "2s" });
-        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let config: StartFile = serde_json::from_value(config).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("logs/server.log");
-        let guard: Vec<OsString> = GUARD.iter().filter(|_| guarded).map(OsString::from).collect();
-        let launch = Launch {
-            folder: folder.path(),
-            log: &log,
-            guard: &guard,
-            environment: &[("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-            secrets: Arc::new(Secrets::load(["KEY"], |_| Some("very-secret".to_owned()))),
-        };
-        let process = Process::start(&config, &launch).await;
-        (process, std::fs::read_to_string(&log).unwrap_or_default())
+        let config = script(text, &answers_after(deaf), more);
+        let process = Process::start(&config, launch(folder.path(), guarded)).await;
+        (process, log(folder.path()))
     }
 
     /// The problem that starting ends in.
@@ -522,8 +569,7 @@ mod tests {
         let more = json!({ "env": { "A": "b", "TOKEN": { "env": "KEY" } } });
         let live = async |guarded: bool, stopped: bool| {
             let (process, log) = start(script, 4, more.clone(), guarded).await;
-            let mut process = process.unwrap();
-            assert_eq!(process.ended(), None);
+            let process = process.unwrap();
             assert!(
                 log.contains("A=b\n") && log.contains("TOKEN=[secret KEY]\n") && !log.contains("HOME="),
                 "{log}"
@@ -559,35 +605,71 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_is_there_can_be_used() {
         let process = start("exit 1", 0, json!({ "reuse": true }), false).await.0.unwrap();
-        assert!(process.child.is_none());
+        assert!(process.serving().is_none());
         process.stop().await;
     }
 
-    #[test]
-    fn a_group_that_ignores_sigterm_is_killed() {
-        let mut child = std::process::Command::new("sh")
-            .args(["-c", "trap '' TERM; echo up; sleep 60"])
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
-        end_group(Pid::from_child(&child), Duration::from_millis(60));
-        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    #[tokio::test]
+    async fn a_server_that_ends_is_started_again_as_often_as_it_may_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = script("echo pid=$$; exec sleep 60", &answers_after(1), json!({ "restarts": 1 }));
+        let process = Process::start(&config, launch(folder.path(), false)).await.unwrap();
+        let serving = process.serving().unwrap();
+        let killed = async |life: u32| {
+            assert_eq!(serving.up().await, Ok(life));
+            let pid = loop {
+                let log = log(folder.path());
+                match log.split("pid=").nth(life as usize + 1).and_then(|rest| rest.split_once('\n')) {
+                    Some((pid, _)) => break pid.to_owned(),
+                    None => tokio::time::sleep(POLL).await,
+                }
+            };
+            rustix::process::kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL)
+                .unwrap();
+            assert!(serving.ended(life).await);
+        };
+        killed(0).await;
+        killed(1).await;
+        let told = serving.up().await.unwrap_err();
+        for expected in ["signal: 9", "; `restarts: 1` allows no further start; it wrote last: pid="] {
+            assert!(told.contains(expected), "{told}");
+        }
+        let log = log(folder.path());
+        assert!(
+            log.contains("\ntextmill: the server ended by itself: signal: 9 (SIGKILL); restart 1 of 1\n"),
+            "{log}"
+        );
+        process.stop().await;
     }
 
-    #[test]
-    fn a_guard_ends_its_command_when_its_parent_does() {
-        let argv = |script: &str| ["sh", "-c", script].map(OsString::from);
-        let (reader, writer) = io::pipe().unwrap();
-        let guarding = std::thread::spawn(move || guard(&argv("sleep 60 & sleep 60"), reader));
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(!guarding.is_finished());
-        drop(writer);
-        assert_eq!(guarding.join().unwrap().unwrap(), 128 + 15);
-        let (reader, _writer) = io::pipe().unwrap();
-        assert_eq!(guard(&argv("exit 7"), reader).unwrap(), 7);
-        assert!(guard(&[], io::empty()).is_err());
+    #[tokio::test]
+    async fn a_server_that_does_not_come_back_is_given_up() {
+        let once = "[ -e again ] && { echo oops; exit 3; }; : > again; sleep 0.2";
+        let ended = async |stopped: bool| {
+            let folder = tempfile::tempdir().unwrap();
+            let config = script(once, &answers(1, 1), json!({ "restarts": 2 }));
+            let process = Process::start(&config, launch(folder.path(), false)).await.unwrap();
+            let serving = process.serving().unwrap();
+            assert!(serving.ended(0).await);
+            if stopped {
+                process.stop().await;
+            }
+            (serving.up().await.unwrap_err(), log(folder.path()))
+        };
+        let (told, _) = ended(false).await;
+        assert!(told.starts_with("the server ended by itself: exit status: 3; `restarts: 2`"), "{told}");
+        assert!(told.contains("it wrote last: oops | oops; all it wrote is in `"), "{told}");
+        let (told, log) = ended(true).await;
+        assert!(told == "the server was stopped" && log.ends_with("restart 1 of 2\n"), "{told}: {log}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_a_killed_run_left_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = script("exit 3", &answers(0, 3), json!({ "reuse": true }));
+        let launch = Launch { after_crash: true, ..launch(folder.path(), false) };
+        let problem = Process::start(&config, launch).await.unwrap_err().remove(0);
+        assert!(problem.message.contains("ended by itself: exit status: 3"), "{problem:?}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::teacher::api::Api;
 use crate::teacher::cassette::Carrier;
 use crate::teacher::format::{self, ApiFormat};
 use crate::teacher::gate::Gate;
+use crate::teacher::http::RawReply;
+use crate::teacher::process::Serving;
 use crate::teacher::scripted::Script;
 use crate::teacher::{Answer, Fault, Reply, Request, Usage};
 use reqwest::header::HeaderMap;
@@ -93,6 +95,7 @@ pub struct Teacher {
     headers: Vec<(String, String)>,
     endpoint: String,
     wire: Wire,
+    serving: Option<Serving>,
 }
 
 /// What a teacher is made of.
@@ -106,6 +109,8 @@ pub struct TeacherParts {
     pub format: ApiFormat,
     pub api: Api,
     pub wire: Wire,
+    /// The server that a run started for it.
+    pub serving: Option<Serving>,
 }
 
 /// Tokens of an answer where nothing bounds it: OpenAI's models of 2024 and later stop by themselves
@@ -114,7 +119,8 @@ pub(super) const MAX_TOKENS_DEFAULT: u32 = 4096;
 
 impl Teacher {
     pub fn new(parts: TeacherParts) -> Teacher {
-        let TeacherParts { name, identity, gate, price, attempts_max, patience, format, api, wire } = parts;
+        let TeacherParts { name, identity, gate, price, attempts_max, patience, format, api, wire, serving } =
+            parts;
         let headers = api.answer_headers();
         let endpoint = api.endpoint_url(format);
         Teacher {
@@ -130,6 +136,7 @@ impl Teacher {
             headers,
             endpoint,
             wire,
+            serving,
         }
     }
 
@@ -182,7 +189,7 @@ impl Teacher {
     /// Sends a request once.
     pub async fn send(&self, asked_by: &AskedBy, body: Bytes) -> Result<Reply, Fault> {
         let raw = match &self.wire {
-            Wire::Carried(carrier) => carrier.post(body).await?,
+            Wire::Carried(carrier) => self.carry(carrier, body).await?,
             Wire::Scripted(script) => script.reply_to(asked_by, self.format, self.model())?,
         };
         let status = raw.status;
@@ -202,6 +209,20 @@ impl Teacher {
                 "; no key was sent: the teacher has no `key_env`".to_owned()
             }
             (None, _) => String::new(),
+        }
+    }
+
+    /// Posts a request. One that the end of a server of ours left without a reply goes to its next life: that
+    /// is no attempt of the call, and nobody bills it.
+    async fn carry(&self, carrier: &Carrier, body: Bytes) -> Result<RawReply, Fault> {
+        let Some(serving) = &self.serving else { return carrier.post(body).await };
+        loop {
+            let life = serving.up().await.map_err(|message| Fault::Fatal { message })?;
+            match carrier.post(body.clone()).await {
+                Err(Fault::Transient { code: "connection" | "cut_reply", .. })
+                    if serving.ended(life).await => {}
+                sent => return sent,
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::workspace::{FakeTeacher, Workspace, rows};
+use crate::workspace::{FakeTeacher, Workspace, lives, rows, until};
 
 const IN_FLIGHT: u64 = 32;
 
@@ -116,12 +116,6 @@ fn the_budget_holds_through_kills() {
     assert_eq!(accounts["tally"]["open"], 0);
 }
 
-/// Whether a process is there and no corpse.
-fn lives(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
-}
-
 #[test]
 fn a_hung_command_does_not_outlive_a_kill() {
     let workspace = Workspace::new();
@@ -137,15 +131,6 @@ fn a_hung_command_does_not_outlive_a_kill() {
     let mut child =
         workspace.command(&["run", "p.yaml"]).stderr(std::process::Stdio::null()).spawn().unwrap();
     let pid = workspace.path().join("pid");
-    let until = |what: &str, holds: &dyn Fn() -> bool| {
-        for _ in 0..500 {
-            if holds() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        panic!("{what}");
-    };
     until("the command did not start", &|| pid.exists());
     let pid = workspace.read("pid");
     assert!(lives(&pid));

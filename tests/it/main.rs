@@ -8,6 +8,7 @@ mod crash;
 mod determinism;
 mod faults;
 mod keys;
+mod local;
 mod problems;
 mod readme;
 mod secrets;

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -155,4 +156,22 @@ impl Drop for FakeTeacher {
 /// Rows for a `files:` source, each with a number and a topic.
 pub fn rows(count: usize) -> String {
     (0..count).map(|n| format!("{{\"n\": {n}, \"topic\": \"topic {n}\"}}\n")).collect()
+}
+
+/// Whether a process is there and no corpse.
+pub fn lives(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+/// Waits until something holds, at most ten seconds.
+#[track_caller]
+pub fn until(otherwise: &str, holds: &dyn Fn() -> bool) {
+    for _ in 0..500 {
+        if holds() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{otherwise}");
 }
