@@ -372,6 +372,10 @@ impl Caller {
             biased;
             sent = self.teacher.send(&call.asked_by, call.sent.clone()) => sent,
             () = aborting.cancelled() => return Err(Missed::Aborted),
+            // A stopping run does not wait for a server to come back.
+            () = async { control.unwanted(&call.row.id).await; self.teacher.down().await } => {
+                return Err(Missed::Stopped);
+            }
         };
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match sent {
@@ -609,7 +613,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 const SENT: Amount = Amount { usd_nano: 0, tokens: 0, calls: 1 };
 
 enum Missed {
-    /// It was not sent.
+    /// It was not sent, or the server of ours that had it ended.
     Stopped,
     /// It was sent, and nobody waits for its answer.
     Aborted,

@@ -212,6 +212,14 @@ impl Teacher {
         }
     }
 
+    /// Resolves when a server of ours does not serve: what is in flight waits for its next life.
+    pub async fn down(&self) {
+        match &self.serving {
+            Some(serving) => serving.down().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Posts a request. One that the end of a server of ours left without a reply goes to its next life: that
     /// is no attempt of the call, and nobody bills it.
     async fn carry(&self, carrier: &Carrier, body: Bytes) -> Result<RawReply, Fault> {

@@ -91,6 +91,28 @@ fn a_server_that_dies_too_often_stops_the_run_with_how_it_ended() {
 }
 
 #[test]
+fn a_run_that_is_stopped_does_not_wait_for_a_server_to_come_back() {
+    let workspace = prepare(800, "restarts: 1");
+    let slow = workspace.read("serve.sh").replace("exec ", "[ -e again ] && exec sleep 60; : > again; exec ");
+    workspace.write("serve.sh", &slow);
+    let mut run = started(&workspace);
+    let first = server(&workspace, "");
+    std::thread::sleep(Duration::from_millis(600));
+    kill(&first);
+    let second = server(&workspace, &first);
+    let interrupted = std::process::Command::new("kill").args(["-INT", &run.id().to_string()]).status();
+    assert!(interrupted.unwrap().success());
+    for _ in 0..500 {
+        if run.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(run.try_wait().unwrap().and_then(|status| status.code()), Some(1));
+    assert!(!lives(&second));
+}
+
+#[test]
 fn a_run_after_a_kill_does_not_trust_the_server_that_was_left() {
     let workspace = prepare(100, "reuse: true");
     // Takes two of its five seconds to end, and serves until then.

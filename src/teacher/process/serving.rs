@@ -38,6 +38,15 @@ impl Serving {
         }
     }
 
+    /// Resolves when the server does not serve.
+    pub async fn down(&self) {
+        let mut health = self.0.clone();
+        let down = health.wait_for(|health| !matches!(health, Health::Up(_))).await.is_ok();
+        if !down {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Whether this life of the server is over; news of that may take a moment.
     pub async fn ended(&self, life: u32) -> bool {
         let mut health = self.0.clone();
