@@ -173,10 +173,12 @@ impl Allowance {
     }
 
     /// Takes over what a reply to a request of `said_at` says. A limit sets the rate when it is a new one:
-    /// one that was told before and then refused was a promise not kept.
+    /// one that was told before and then refused was a promise not kept. A limit in the file is never passed,
+    /// whatever the server allows: it may be there to leave something to others.
     pub fn heard(&mut self, now: Duration, said_at: Duration, note: &LimitNote) {
         let per_minute = note.reset.is_none_or(|reset| reset <= MINUTE);
         let told = note.limit.filter(|limit| *limit > 0 && per_minute);
+        let told = told.map(|limit| limit.min(self.configured.unwrap_or(u64::MAX)));
         if note.limit.is_some() && told != self.told && said_at >= self.told_at {
             (self.told, self.told_at) = (told, said_at);
             self.restart(now);
