@@ -62,7 +62,6 @@ fn shown(plan: &Plan, pipeline: &Pipeline) -> String {
     lines.extend(plan.changes.iter().map(|change| change.message.clone()));
     lines.extend(budget(plan));
     lines.extend(shapes(pipeline));
-    lines.extend(shapes(pipeline));
     lines.extend(secrets(pipeline));
     lines.push(String::new());
     lines.join("\n")

@@ -262,3 +262,21 @@ fn run_shows_failed_rows_too() {
         "fields:\n  place: the harbour\n",
     ]);
 }
+
+#[test]
+fn plan_says_once_how_answers_are_held_to_their_shape() {
+    let workspace = Workspace::new();
+    workspace.write(
+        "p.yaml",
+        "textmill: 1\nname: shaped\nteachers: { w: { openai: { url: \"http://127.0.0.1:9/v1\", model: m } } }\n\
+         source: { rows: [{ n: 1 }] }\nsteps:\n  \
+         - judge: { teacher: w, prompt: \"Grade {{ n }}.\", into: grade, scale: [1, 5] }\nsave: { parquet: out }\n",
+    );
+    let check = |args: &[&str], means: &str| {
+        let said = workspace.run(&[&["plan", "p.yaml"], args].concat()).ended(0);
+        assert_eq!(said.stdout.matches("shape of the answers").count(), 1, "{said:#?}");
+        said.prints(&[&format!("shape of the answers: `grade` by {means}\n")]);
+    };
+    check(&[], "a schema that the server holds the model to");
+    check(&["--set", "teachers.w.openai.structured=prompt"], "the schema in the prompt");
+}
