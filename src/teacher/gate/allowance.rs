@@ -41,8 +41,15 @@ const GROWTH_EVERY: Duration = Duration::from_millis(100);
 /// A limit whose remainder is back later than this is not one per minute (Groq's requests are per day).
 const MINUTE: Duration = Duration::from_secs(61);
 
-/// Two refusals further apart say nothing of the rate in between when no bucket held it.
-const MARK_MAX: Duration = Duration::from_secs(60);
+/// Refusals that follow each other this soon, in time or in calls, show that the last rate was still too high,
+/// or that they have nothing to do with the rate.
+const SOON: Duration = Duration::from_secs(15);
+const SOON_CALLS: u32 = 30;
+
+/// Where a row of such refusals has left less than this share of the rate that it began with, they are strays:
+/// nobody's limit is that far off. What was learned from them is forgotten, and for a while nothing is learned.
+const STRAYS_LEAVE: f64 = 0.15;
+const DEAF: Duration = Duration::from_secs(600);
 
 /// Weight of one reply in what is learned about how much of a reservation is used.
 const LEARN: f64 = 1.0 / 16.0;
@@ -77,6 +84,13 @@ pub struct Allowance {
     /// How long it has been growing.
     growing: Duration,
     grown_at: Duration,
+    /// When it was slowed down last, and the calls let in since.
+    slowed_at: Option<Duration>,
+    calls: u32,
+    /// The rate at the first of the refusals that came soon after one another.
+    fell_from: f64,
+    /// Until when refusals are taken for strays.
+    deaf_until: Duration,
 }
 
 /// A moment at which the server's bucket had nothing left, or `burst_s` seconds of its rate.
@@ -106,6 +120,10 @@ impl Allowance {
             held_at: None,
             growing: Duration::ZERO,
             grown_at: now,
+            slowed_at: None,
+            calls: 0,
+            fell_from: rate,
+            deaf_until: Duration::ZERO,
         }
     }
 
@@ -129,6 +147,7 @@ impl Allowance {
             bucket.try_take(now, amount);
         }
         self.granted += amount as f64;
+        self.calls = self.calls.saturating_add(1);
     }
 
     /// Replaces what was taken by what was used.
@@ -228,14 +247,14 @@ impl Allowance {
     }
 
     /// A burst of refusals that was about this allowance: the rate falls to what was really granted. It
-    /// began with a call of `sent_at` that `asked` so much.
+    /// began with a call of `sent_at` that `asked` so much. A rate that nobody names is not made up: refusals
+    /// may be an overloaded server's, and then pauses and fewer calls in flight are what they ask for.
     pub fn slow_down(&mut self, now: Duration, sent_at: Duration, asked: u64) {
-        if sent_at < self.restarted_at {
+        if sent_at < self.restarted_at || now < self.deaf_until || self.are_strays(now) {
             return;
         }
         let granted = self.granted_per_minute(now, asked).map(|granted| granted * BELOW_GRANTED);
         let measured = self.mark.is_some_and(|mark| mark.burst_s == 0.0);
-        let recent = self.mark.is_some_and(|mark| now.saturating_sub(mark.at) <= MARK_MAX);
         self.mark = Some(Mark { at: now, granted: self.granted, burst_s: 0.0 });
         (self.growing, self.grown_at) = (Duration::ZERO, now);
         if self.bucket.is_some() {
@@ -244,10 +263,24 @@ impl Allowance {
             let trusted = !measured && self.told.is_some();
             let least = if trusted { DECREASE.end() } else { DECREASE.start() };
             self.set_rate(now, rate.clamp(self.rate * least, self.rate * DECREASE.end()));
-        } else if let Some(rate) = granted.filter(|_| measured && recent) {
-            self.held_at = Some(now);
-            self.set_rate(now, rate);
         }
+    }
+
+    /// Whether refusals go on whatever the rate: an overloaded server's, a gateway's, somebody else's.
+    fn are_strays(&mut self, now: Duration) -> bool {
+        let calls = std::mem::take(&mut self.calls);
+        let last = self.slowed_at.replace(now);
+        let soon = last.is_some_and(|last| now.saturating_sub(last) < SOON || calls < SOON_CALLS);
+        if !soon || self.fell_from.is_infinite() {
+            self.fell_from = self.rate;
+        }
+        if self.rate >= self.fell_from * STRAYS_LEAVE || self.rate.is_infinite() {
+            return false;
+        }
+        self.fell_from = f64::INFINITY;
+        self.deaf_until = now.saturating_add(DEAF);
+        self.restart(now);
+        true
     }
 
     /// What the server grants at least, by what it granted since its bucket had less than `asked` left, and

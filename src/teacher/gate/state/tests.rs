@@ -290,7 +290,6 @@ fn a_limit_that_nobody_names_right_is_learned_from_refusals() {
     check_learning(Some(2.0), None);
     check_learning(Some(1.2), None);
     check_learning(Some(5.0), None);
-    check_learning(None, None);
     check_learning(Some(2.0), Some(2.0));
     check_learning(Some(1.0), Some(2.0));
 }
@@ -561,4 +560,34 @@ proptest! {
         }
         prop_assert!(waiting.is_empty() && inside.is_empty(), "{} still wait", waiting.len());
     }
+}
+
+/// Every tenth call or so is refused, whatever the rate, as by a server that is overloaded at times.
+#[track_caller]
+fn check_strays(configured: Option<u64>) {
+    let mut state = gate(configured, None, 64);
+    let mut random = 7_u64;
+    let sent = simulate(
+        &mut state,
+        (300.0, 300, 0.3),
+        |row| ticket(row, 100),
+        |_, _| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if (random >> 33).is_multiple_of(10) { busy(None) } else { ok(100) }
+        },
+    );
+    // Each refusal is a pause of a quarter of a second or more, and about ten calls come in between.
+    let calls = sent.iter().filter(|(time, _)| *time >= at(60.0)).count() as f64;
+    assert!(
+        calls / 240.0 >= 8.0,
+        "{configured:?}: {} calls a second, {}",
+        calls / 240.0,
+        state.snapshot(at(300.0)).words()
+    );
+}
+
+#[test]
+fn refusals_that_have_nothing_to_do_with_the_rate_do_not_lower_it_for_good() {
+    check_strays(Some(3_000));
+    check_strays(None);
 }
