@@ -19,7 +19,7 @@ use crate::store::{
 use crate::teacher::gate::{Outcome as Settled, Shut, Ticket};
 use crate::teacher::retry::{self, Decision};
 use crate::teacher::wire::{AskedBy, Teacher};
-use crate::teacher::{Answer, Fault, Reply, Request, Usage};
+use crate::teacher::{Answer, Fault, Finish, Reply, Request, Usage};
 
 pub mod budget;
 mod control;
@@ -31,7 +31,7 @@ pub mod monitor;
 pub use budget::{Budget, Caps};
 pub use control::{Control, StopReason};
 pub use dry::DryRun;
-pub use monitor::{CallCounts, Monitor};
+pub use monitor::{CallCounts, Line, Monitor, Totals};
 
 /// Calls in a row that a server declined, or that did not reach it, before the run stops: whatever is wrong is
 /// wrong for all.
@@ -157,7 +157,8 @@ impl Call<'_> {
 
 impl Caller {
     pub fn new(desk: &Arc<Desk>, teacher: &Arc<Teacher>, step: &Arc<str>, step_index: usize) -> Caller {
-        let counts = desk.monitor.counts(step_index);
+        let line = Line { step: step_index, teacher: Some(Arc::clone(&teacher.name)) };
+        let counts = desk.monitor.counts(line);
         Caller {
             desk: Arc::clone(desk),
             teacher: Arc::clone(teacher),
@@ -214,7 +215,12 @@ impl Caller {
                 if dry.is_new(key) {
                     self.counts.miss(call.body.len());
                 }
-                return Err(NoAnswer::Failed(dry::unknown()));
+                let Some(text) = dry.stand_in(&self.step, request) else {
+                    return Err(NoAnswer::Failed(dry::unknown()));
+                };
+                let answer = Answer::new(text, Finish::Stop, "");
+                let mark = self.mark(&call, &answer, 0, None);
+                return Ok(Asked { answer, mark });
             }
             if !shared {
                 return self.send(&call).await;

@@ -3,8 +3,7 @@
 //! Counts that depend on timing (faults, retries) are here and never in a dataset.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -12,99 +11,158 @@ use crate::store::Amount;
 use crate::teacher::retry::Jitter;
 use crate::teacher::{Fault, Usage};
 
-/// The counts of one step's calls.
-pub struct CallCounts {
-    pub hits: AtomicU64,
+/// Who a step asks: a step may ask several.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Line {
+    /// The step's position.
+    pub step: usize,
+    /// The teacher's name; `None` for a program of the user's.
+    pub teacher: Option<Arc<str>>,
+}
+
+/// What was counted, of one line or of several.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Calls that the store answered.
+    pub hits: u64,
     /// Calls that a dry run did not find in the store, and the bytes of their requests.
-    pub misses: AtomicU64,
-    pub miss_bytes: AtomicU64,
-    pub calls: AtomicU64,
-    pub in_flight: AtomicU64,
-    pub tokens_in: AtomicU64,
-    pub tokens_out: AtomicU64,
+    pub misses: u64,
+    pub miss_bytes: u64,
+    pub calls: u64,
+    pub in_flight: u64,
+    pub tokens_in: u64,
+    pub tokens_out: u64,
     /// Those of the tokens in that came from the provider's cache.
-    pub tokens_cached: AtomicU64,
+    pub tokens_cached: u64,
     /// Those of the tokens out that were reasoning.
-    pub tokens_reasoning: AtomicU64,
-    pub usd_nano: AtomicU64,
+    pub tokens_reasoning: u64,
+    pub usd_nano: u64,
     /// Replies of teachers without a price.
-    pub unpriced: AtomicU64,
-    /// Calls that brought no answer and may have been billed, at what the ledger has for them.
-    unanswered: Mutex<Amount>,
+    pub unpriced: u64,
     /// Replies whose servers did not say how many tokens they have.
-    pub uncounted: AtomicU64,
+    pub uncounted: u64,
+    /// Rows that went on to the next teacher of an `escalate:`.
+    pub escalated: u64,
+    /// Calls that brought no answer and may have been billed, at what the ledger has for them.
+    pub unanswered: Amount,
+    /// Faults by code.
+    pub faults: BTreeMap<&'static str, u64>,
+}
+
+impl Totals {
+    #[must_use]
+    pub fn plus(mut self, more: &Totals) -> Totals {
+        self.hits += more.hits;
+        self.misses += more.misses;
+        self.miss_bytes += more.miss_bytes;
+        self.calls += more.calls;
+        self.in_flight += more.in_flight;
+        self.tokens_in += more.tokens_in;
+        self.tokens_out += more.tokens_out;
+        self.tokens_cached += more.tokens_cached;
+        self.tokens_reasoning += more.tokens_reasoning;
+        self.usd_nano += more.usd_nano;
+        self.unpriced += more.unpriced;
+        self.uncounted += more.uncounted;
+        self.escalated += more.escalated;
+        self.unanswered = self.unanswered.plus(more.unanswered);
+        for (code, count) in &more.faults {
+            *self.faults.entry(code).or_default() += count;
+        }
+        self
+    }
+
+    fn to_json(&self) -> Value {
+        let Amount { usd_nano, tokens, calls } = self.unanswered;
+        json!({
+            "from_store": self.hits,
+            "calls": self.calls,
+            "tokens_in": self.tokens_in,
+            "tokens_out": self.tokens_out,
+            "tokens_cached": self.tokens_cached,
+            "tokens_reasoning": self.tokens_reasoning,
+            "usd": self.usd_nano as f64 / 1e9,
+            "unpriced": self.unpriced,
+            "uncounted": self.uncounted,
+            "escalated": self.escalated,
+            "unanswered": {"calls": calls, "tokens": tokens, "usd": usd_nano as f64 / 1e9},
+            "faults": self.faults,
+        })
+    }
+}
+
+/// The counts of one line's calls.
+pub struct CallCounts {
+    totals: Mutex<Totals>,
     /// How the last calls without an answer ended, and how many of them in a row did so.
     given_up: Mutex<(&'static str, u32)>,
-    faults: Mutex<BTreeMap<&'static str, u64>>,
     jitter: Mutex<Jitter>,
 }
 
 impl CallCounts {
     fn new(step: usize) -> CallCounts {
         CallCounts {
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-            miss_bytes: AtomicU64::new(0),
-            calls: AtomicU64::new(0),
-            in_flight: AtomicU64::new(0),
-            tokens_in: AtomicU64::new(0),
-            tokens_out: AtomicU64::new(0),
-            tokens_cached: AtomicU64::new(0),
-            tokens_reasoning: AtomicU64::new(0),
-            usd_nano: AtomicU64::new(0),
-            unpriced: AtomicU64::new(0),
-            unanswered: Mutex::default(),
-            uncounted: AtomicU64::new(0),
+            totals: Mutex::default(),
             given_up: Mutex::default(),
-            faults: Mutex::default(),
             jitter: Mutex::new(Jitter::new(step as u64 ^ u64::from(std::process::id()))),
         }
     }
 
+    /// What was counted so far.
+    pub fn totals(&self) -> Totals {
+        self.counting().clone()
+    }
+
+    fn counting(&self) -> MutexGuard<'_, Totals> {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A call was answered from the store.
     pub fn hit(&self) {
-        self.hits.fetch_add(1, Ordering::Relaxed);
+        self.counting().hits += 1;
     }
 
     /// A dry run met a call that is not in the store.
     pub fn miss(&self, request_bytes: usize) {
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        self.miss_bytes.fetch_add(request_bytes as u64, Ordering::Relaxed);
+        let mut totals = self.counting();
+        totals.misses += 1;
+        totals.miss_bytes += request_bytes as u64;
+    }
+
+    /// A row goes on to the next teacher.
+    pub fn escalated(&self) {
+        self.counting().escalated += 1;
     }
 
     /// A call is in flight for as long as the guard lives.
     pub fn fly(&self) -> Flying<'_> {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Flying(&self.in_flight)
+        self.counting().in_flight += 1;
+        Flying(self)
     }
 
     /// A call was answered by its teacher.
     pub fn reply(&self, usage: Option<Usage>, usd_nano: Option<u64>) {
-        self.uncounted.fetch_add(u64::from(usage.is_none()), Ordering::Relaxed);
+        let mut totals = self.counting();
+        totals.uncounted += u64::from(usage.is_none());
         let usage = usage.unwrap_or_default();
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.tokens_in.fetch_add(usage.input, Ordering::Relaxed);
-        self.tokens_out.fetch_add(usage.output, Ordering::Relaxed);
-        self.tokens_cached.fetch_add(usage.cached_input, Ordering::Relaxed);
-        self.tokens_reasoning.fetch_add(usage.reasoning, Ordering::Relaxed);
-        self.usd_nano.fetch_add(usd_nano.unwrap_or(0), Ordering::Relaxed);
-        self.unpriced.fetch_add(u64::from(usd_nano.is_none()), Ordering::Relaxed);
+        totals.calls += 1;
+        totals.tokens_in += usage.input;
+        totals.tokens_out += usage.output;
+        totals.tokens_cached += usage.cached_input;
+        totals.tokens_reasoning += usage.reasoning;
+        totals.usd_nano += usd_nano.unwrap_or(0);
+        totals.unpriced += u64::from(usd_nano.is_none());
     }
 
     /// A call brought no answer and may have been billed so much.
     pub fn unanswered(&self, spent: Amount) {
         if spent.tokens > 0 {
-            let mut unanswered = self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
-            *unanswered = unanswered.plus(spent);
+            let mut totals = self.counting();
+            totals.unanswered = totals.unanswered.plus(spent);
         }
     }
 
-    /// What calls without an answer may have been billed so far.
-    pub fn spent_unanswered(&self) -> Amount {
-        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A call was given up for a fault; how many of this step in a row were for the same.
+    /// A call was given up for a fault; how many of this line in a row were for the same.
     pub fn given_up(&self, fault: &Fault) -> u32 {
         let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
         let (code, count) = &mut *given_up;
@@ -118,32 +176,7 @@ impl CallCounts {
     }
 
     pub fn fault(&self, fault: &Fault) {
-        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
-        *faults.entry(code_of(fault)).or_default() += 1;
-    }
-
-    /// The counts as the store keeps them with a run.
-    pub fn to_json(&self) -> Value {
-        let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        let Amount { usd_nano, tokens, calls } = self.spent_unanswered();
-        json!({
-            "from_store": count(&self.hits),
-            "calls": count(&self.calls),
-            "tokens_in": count(&self.tokens_in),
-            "tokens_out": count(&self.tokens_out),
-            "tokens_cached": count(&self.tokens_cached),
-            "tokens_reasoning": count(&self.tokens_reasoning),
-            "usd": count(&self.usd_nano) as f64 / 1e9,
-            "unpriced": count(&self.unpriced),
-            "uncounted": count(&self.uncounted),
-            "unanswered": {"calls": calls, "tokens": tokens, "usd": usd_nano as f64 / 1e9},
-            "faults": self.faults(),
-        })
-    }
-
-    /// Faults by code so far.
-    pub fn faults(&self) -> BTreeMap<&'static str, u64> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        *self.counting().faults.entry(code_of(fault)).or_default() += 1;
     }
 
     /// A random number for a wait; never for anything that ends up in data.
@@ -162,34 +195,65 @@ fn code_of(fault: &Fault) -> &'static str {
     }
 }
 
-pub struct Flying<'a>(&'a AtomicU64);
+pub struct Flying<'a>(&'a CallCounts);
 
 impl Drop for Flying<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.counting().in_flight -= 1;
     }
 }
 
-/// The counts of all steps' calls.
+/// The counts of all calls of a run.
 #[derive(Default)]
 pub struct Monitor {
-    steps: Mutex<BTreeMap<usize, Arc<CallCounts>>>,
+    lines: Mutex<BTreeMap<Line, Arc<CallCounts>>>,
 }
 
 impl Monitor {
-    /// The counts of a step; made when first asked for.
-    pub fn counts(&self, step: usize) -> Arc<CallCounts> {
-        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(steps.entry(step).or_insert_with(|| Arc::new(CallCounts::new(step))))
+    /// The counts of a line; made when first asked for.
+    pub fn counts(&self, line: Line) -> Arc<CallCounts> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = line.step;
+        Arc::clone(lines.entry(line).or_insert_with(|| Arc::new(CallCounts::new(step))))
     }
 
-    /// Calls in flight, of all steps.
-    pub fn in_flight(&self) -> u64 {
-        self.steps().values().map(|counts| counts.in_flight.load(Ordering::Relaxed)).sum()
+    /// What was counted so far, line by line.
+    pub fn lines(&self) -> BTreeMap<Line, Totals> {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|(line, counts)| (line.clone(), counts.totals())).collect()
     }
 
-    /// The counts of every step that calls.
-    pub fn steps(&self) -> BTreeMap<usize, Arc<CallCounts>> {
-        self.steps.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The sums of every step that calls.
+    pub fn steps(&self) -> BTreeMap<usize, Totals> {
+        let mut steps = BTreeMap::<usize, Totals>::new();
+        for (line, totals) in self.lines() {
+            let sum = steps.remove(&line.step).unwrap_or_default();
+            steps.insert(line.step, sum.plus(&totals));
+        }
+        steps
+    }
+
+    /// The sum of all.
+    pub fn total(&self) -> Totals {
+        self.lines().values().fold(Totals::default(), Totals::plus)
+    }
+
+    /// The counts of a run by the steps' names, as the store and programs get them; of a step that asks
+    /// several teachers also those of each.
+    pub fn to_json(&self, name_of: impl Fn(usize) -> Option<String>) -> Value {
+        let lines = self.lines();
+        let steps = self.steps().into_iter().filter_map(|(step, sum)| {
+            let mut counts = sum.to_json();
+            let by_teacher: serde_json::Map<String, Value> = lines
+                .iter()
+                .filter(|(line, _)| line.step == step)
+                .filter_map(|(line, totals)| Some((line.teacher.as_ref()?.to_string(), totals.to_json())))
+                .collect();
+            if by_teacher.len() > 1 {
+                counts["teachers"] = Value::Object(by_teacher);
+            }
+            Some((name_of(step)?, counts))
+        });
+        Value::Object(steps.collect())
     }
 }

@@ -1,13 +1,12 @@
 //! The final accounts of a run, as people and programs read them.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use crate::call::Desk;
 use crate::call::budget::usd;
+use crate::call::{Desk, Totals};
 use crate::cli::rows::first;
 use crate::engine::tally::StepTally;
 use crate::problem::counted;
@@ -87,24 +86,19 @@ fn reasons(counts: &std::collections::BTreeMap<String, u64>) -> String {
 
 /// One line for the calls and one for the money.
 fn calls(report: &Report, desk: &Desk) -> Vec<String> {
-    let (mut made, mut stored, mut tokens_in, mut tokens_out, mut nano, mut unpriced) = (0, 0, 0, 0, 0, 0);
-    let mut faults: std::collections::BTreeMap<&str, u64> = Default::default();
-    let (mut cached, mut reasoning) = (0, 0);
-    let mut unanswered = Amount::default();
-    for counts in desk.monitor.steps().values() {
-        made += counts.calls.load(Ordering::Relaxed);
-        stored += counts.hits.load(Ordering::Relaxed);
-        tokens_in += counts.tokens_in.load(Ordering::Relaxed);
-        tokens_out += counts.tokens_out.load(Ordering::Relaxed);
-        cached += counts.tokens_cached.load(Ordering::Relaxed);
-        reasoning += counts.tokens_reasoning.load(Ordering::Relaxed);
-        nano += counts.usd_nano.load(Ordering::Relaxed);
-        unpriced += counts.unpriced.load(Ordering::Relaxed);
-        unanswered = unanswered.plus(counts.spent_unanswered());
-        for (code, count) in counts.faults() {
-            *faults.entry(code).or_default() += count;
-        }
-    }
+    let Totals {
+        calls: made,
+        hits: stored,
+        tokens_in,
+        tokens_out,
+        tokens_cached: cached,
+        tokens_reasoning: reasoning,
+        usd_nano: nano,
+        unpriced,
+        unanswered,
+        faults,
+        ..
+    } = desk.monitor.total();
     if made + stored == 0 && faults.is_empty() {
         return Vec::new();
     }
@@ -193,10 +187,8 @@ pub fn remarks(report: &Report) -> Vec<String> {
 /// What the accounts could not be sure of.
 pub fn warnings(report: &Report, desk: &Desk) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (step, counts) in desk.monitor.steps() {
-        let count = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
-        let (calls, uncounted) = (count(&counts.calls), count(&counts.uncounted));
-        let matters = desk.budget.is_capped() || count(&counts.unpriced) < calls;
+    for (step, Totals { calls, uncounted, unpriced, .. }) in desk.monitor.steps() {
+        let matters = desk.budget.is_capped() || unpriced < calls;
         let Some(name) = report.tally.steps.get(step).map(|step: &StepTally| &step.step) else { continue };
         if uncounted > 0 && matters {
             warnings.push(format!(
@@ -211,21 +203,14 @@ pub fn warnings(report: &Report, desk: &Desk) -> Vec<String> {
 
 /// The accounts for programs.
 pub fn json(report: &Report, desk: &Desk) -> Value {
-    let steps = desk.monitor.steps();
-    let calls: serde_json::Map<String, Value> = steps
-        .into_iter()
-        .filter_map(|(step, counts)| {
-            let name = report.tally.steps.get(step).map(|step: &StepTally| step.step.clone())?;
-            Some((name, counts.to_json()))
-        })
-        .collect();
+    let name_of = |step: usize| report.tally.steps.get(step).map(|step| step.step.clone());
     let spent = spent(desk);
     json!({
         "run": report.id,
         "tally": report.tally,
         "balances": report.tally.balances(),
         "not_needed": report.not_needed,
-        "calls": calls,
+        "calls": desk.monitor.to_json(name_of),
         "epoch_spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd_nano as f64 / 1e9},
         "stopped": report.stopped.as_ref().map(crate::call::StopReason::sentence),
         "dataset": report.published.as_ref().map(|published| published.folder.display().to_string()),

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::call::budget::usd;
 use crate::cli::load::{Loaded, load, secrets};
 use crate::cli::{Exit, PipelineArgs, fail, print, runtime};
+use crate::ops::Asks;
 use crate::pipeline::check::{Pipeline, Step};
 use crate::run::plan::estimate::{Estimate, Interval};
 use crate::run::plan::{Plan, StepPlan, plan};
@@ -69,12 +70,17 @@ fn shown(plan: &Plan, pipeline: &Pipeline) -> String {
 
 /// By which means each step's answers are held to their shape.
 fn shapes(pipeline: &Pipeline) -> Option<String> {
-    let shaped = pipeline.steps.iter().filter(|step| step.op.operator().asks_for_json());
-    let means = |step: &Step| {
-        let (format, api) = pipeline.teacher_of(step)?.api()?;
-        Some(format!("`{}` by {}", step.name, api.structured(format).words()))
+    let means = |step: &Step, asks: &Asks<'_>, several: bool| {
+        let (format, api) = pipeline.file.teachers.get(asks.teacher)?.api()?;
+        let asked = if several { format!(" of `{}`", asks.teacher) } else { String::new() };
+        Some(format!("`{}`{asked} by {}", step.name, api.structured(format).words()))
     };
-    let means: Vec<String> = shaped.filter_map(means).collect();
+    let of_step = |step: &Step| -> Vec<String> {
+        let (asks, several) = (step.op.operator().asks(), step.op.operator().teachers().len() > 1);
+        asks.iter().filter(|asks| asks.json).filter_map(|asks| means(step, asks, several)).collect()
+    };
+    let mut means: Vec<String> = pipeline.steps.iter().flat_map(of_step).collect();
+    means.dedup();
     (!means.is_empty()).then(|| format!("shape of the answers: {}", means.join(", ")))
 }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
-use crate::call::Desk;
 use crate::call::budget::usd;
+use crate::call::{Desk, Totals};
 use crate::cli::say;
 use crate::clock;
 use crate::engine::Progress;
@@ -117,16 +117,12 @@ impl View {
     fn step_line(&self, step: usize) -> String {
         let rows = self.progress.step(step);
         let rows = [&rows.entered, &rows.passed, &rows.rejected, &rows.failed].map(count);
-        let calls = self.desk.monitor.steps().get(&step).map(|counts| {
-            let tokens = count(&counts.tokens_in) + count(&counts.tokens_out);
-            let (calls, priced) = (count(&counts.calls), count(&counts.unpriced) == 0);
-            StepCalls {
-                from_store: count(&counts.hits),
-                in_flight: count(&counts.in_flight),
-                calls,
-                tokens,
-                usd_nano: priced.then(|| count(&counts.usd_nano)),
-            }
+        let calls = self.desk.monitor.steps().get(&step).map(|totals| StepCalls {
+            from_store: totals.hits,
+            in_flight: totals.in_flight,
+            calls: totals.calls,
+            tokens: totals.tokens_in + totals.tokens_out,
+            usd_nano: (totals.unpriced == 0).then_some(totals.usd_nano),
         });
         step_line(&self.steps[step], rows, calls.as_ref(), self.started.elapsed())
     }
@@ -134,16 +130,12 @@ impl View {
     fn total_line(&self) -> String {
         let progress = &self.progress;
         let seconds = self.started.elapsed().as_secs_f64().max(0.001);
-        let (mut calls, mut tokens, mut nano, mut unpriced) = (0, 0, 0, 0);
-        let in_flight = self.desk.monitor.in_flight();
-        for counts in self.desk.monitor.steps().values() {
-            calls += count(&counts.calls);
-            tokens += count(&counts.tokens_in) + count(&counts.tokens_out);
-            nano += count(&counts.usd_nano);
-            unpriced += count(&counts.unpriced);
-        }
-        let cost =
-            if unpriced > 0 && nano == 0 { "cost unknown".to_owned() } else { format!("{} USD", usd(nano)) };
+        let Totals { calls, in_flight, tokens_in, tokens_out, usd_nano, unpriced, .. } =
+            self.desk.monitor.total();
+        let cost = match usd_nano {
+            0 if unpriced > 0 => "cost unknown".to_owned(),
+            nano => format!("{} USD", usd(nano)),
+        };
         format!(
             "{:.0} s: {} rows in, {} kept, {} rejected, {} failed; {calls} calls ({:.1}/s, {:.0} tokens/s), \
              {in_flight} in flight, {cost}{}",
@@ -153,7 +145,7 @@ impl View {
             count(&progress.rejected),
             count(&progress.failed),
             calls as f64 / seconds,
-            tokens as f64 / seconds,
+            (tokens_in + tokens_out) as f64 / seconds,
             self.left(),
         )
     }

@@ -140,7 +140,7 @@ const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
 async fn announce(desk: Arc<Desk>) {
     desk.control.stopping().cancelled().await;
     tokio::time::sleep(ANNOUNCE_AFTER).await;
-    let in_flight = desk.monitor.in_flight();
+    let in_flight = desk.monitor.total().in_flight;
     if let Some(reason) = desk.control.reason().filter(|reason| *reason != StopReason::Interrupted)
         && in_flight > 0
     {

@@ -51,7 +51,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::call::{CallCounts, Desk, StopReason, Stopped, key};
+use crate::call::{CallCounts, Desk, Line, StopReason, Stopped, key};
 use crate::clock;
 use crate::kit::{Check, Kit};
 use crate::ops::ask::Unanswered;
@@ -195,7 +195,7 @@ impl Operator for Command {
             headers: self.version.iter().map(|version| ("version".to_owned(), version.clone())).collect(),
             step: Arc::clone(&kit.step),
             step_index: kit.step_index,
-            counts: kit.desk.monitor.counts(kit.step_index),
+            counts: kit.desk.monitor.counts(Line { step: kit.step_index, teacher: None }),
             desk: Arc::clone(&kit.desk),
         };
         Ok(vec![Runner::Call(Box::new(asking))])

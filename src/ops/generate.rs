@@ -36,7 +36,7 @@ use serde_json::{Map, Value};
 use crate::call::{Draw, Stopped};
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{FormFile, Manner, MessageFile, PromptFile, Question, Told, check_extra, check_manner};
-use crate::ops::{CallRow, MapRow, Operator, Runner};
+use crate::ops::{Asks, CallRow, MapRow, Operator, Runner};
 use crate::row::{Outcome, Row, Type};
 
 /// Ask a teacher to write something for each row.
@@ -182,24 +182,17 @@ impl Operator for Generate {
         Some(&self.into)
     }
 
-    fn teacher(&self) -> Option<&str> {
-        Some(&self.teacher)
+    fn asks(&self) -> Vec<Asks<'_>> {
+        let json = self.json.is_some() || self.json_schema.is_some();
+        vec![Asks::once(&self.teacher, self.max_tokens, json)]
     }
 
-    fn calls_per_row(&self) -> u32 {
+    fn copies(&self) -> u32 {
         self.samples
     }
 
     fn rows_per_row(&self) -> Option<u32> {
         Some(self.samples)
-    }
-
-    fn max_tokens(&self) -> Option<u32> {
-        self.max_tokens
-    }
-
-    fn asks_for_json(&self) -> bool {
-        self.json.is_some() || self.json_schema.is_some()
     }
 }
 

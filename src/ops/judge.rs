@@ -31,7 +31,7 @@ use serde_json::{Map, Value, json};
 use crate::call::{Draw, Stopped};
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{Form, Manner, MessageFile, PromptFile, Question, Told, check_extra, check_manner};
-use crate::ops::{CallRow, Operator, Runner};
+use crate::ops::{Asks, CallRow, Operator, Runner};
 use crate::row::{Outcome, Row, Type};
 use crate::shape::Shape;
 
@@ -158,16 +158,8 @@ impl Operator for Judge {
         Some(&self.into)
     }
 
-    fn teacher(&self) -> Option<&str> {
-        Some(&self.teacher)
-    }
-
-    fn max_tokens(&self) -> Option<u32> {
-        self.max_tokens
-    }
-
-    fn asks_for_json(&self) -> bool {
-        true
+    fn asks(&self) -> Vec<Asks<'_>> {
+        vec![Asks::once(&self.teacher, self.max_tokens, true)]
     }
 }
 

@@ -62,13 +62,24 @@ pub trait Operator {
         None
     }
 
-    /// The teacher that the operator asks.
-    fn teacher(&self) -> Option<&str> {
-        None
+    /// How the operator asks its teachers, one by one in the order in which they are asked first.
+    fn asks(&self) -> Vec<Asks<'_>> {
+        Vec::new()
     }
 
-    /// Calls that one row takes when no answer has to be asked for again; for plans.
-    fn calls_per_row(&self) -> u32 {
+    /// The teachers that the operator asks, each once.
+    fn teachers(&self) -> Vec<&str> {
+        let mut teachers = Vec::new();
+        for asks in self.asks() {
+            if !teachers.contains(&asks.teacher) {
+                teachers.push(asks.teacher);
+            }
+        }
+        teachers
+    }
+
+    /// Copies that each row is made into before anybody is asked.
+    fn copies(&self) -> u32 {
         1
     }
 
@@ -76,15 +87,28 @@ pub trait Operator {
     fn rows_per_row(&self) -> Option<u32> {
         Some(1)
     }
+}
 
+/// How an operator asks one of its teachers; for checks and plans.
+#[derive(Clone, Debug)]
+pub struct Asks<'a> {
+    pub teacher: &'a str,
+    /// The part of the operator's config that says how; empty when it is the config itself.
+    pub part: &'static str,
+    /// The least and the most calls for a row (for each of its copies) when no answer has to be asked for again.
+    pub calls: [u32; 2],
+    /// Most tokens of one answer, where the config bounds them.
+    pub max_tokens: Option<u32>,
     /// Whether the teacher is held to a schema.
-    fn asks_for_json(&self) -> bool {
-        false
-    }
+    pub json: bool,
+    /// Whether its requests hold what was answered earlier in the same step.
+    pub chained: bool,
+}
 
-    /// Most tokens of one answer, where the operator bounds them.
-    fn max_tokens(&self) -> Option<u32> {
-        None
+impl<'a> Asks<'a> {
+    /// One call for each row, as the operator's config itself says.
+    pub fn once(teacher: &'a str, max_tokens: Option<u32>, json: bool) -> Asks<'a> {
+        Asks { teacher, part: "", calls: [1, 1], max_tokens, json, chained: false }
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::publish::check_target;
 use crate::kit::{Check, Columns, Missing};
-use crate::ops::{OPERATORS, Op};
+use crate::ops::{Asks, OPERATORS, Op};
 use crate::pipeline::doubt::Doubts;
 use crate::pipeline::file::{FORMAT_VERSION, PipelineFile, TeacherFile};
 use crate::pipeline::node::{Node, NodeValue};
@@ -45,6 +45,12 @@ pub struct Step {
     pub columns: Columns,
 }
 
+impl Step {
+    fn asks(&self, teacher: &str) -> bool {
+        self.op.operator().teachers().contains(&teacher)
+    }
+}
+
 impl Pipeline {
     pub fn templates(&self) -> Templates {
         Templates::new(&templates_folder(&self.base))
@@ -69,9 +75,9 @@ impl Pipeline {
         uses
     }
 
-    /// The teacher that a step asks, if it asks one.
-    pub fn teacher_of(&self, step: &Step) -> Option<&TeacherFile> {
-        self.file.teachers.get(step.op.operator().teacher()?)
+    /// Whether a step asks the teacher.
+    pub fn is_asked(&self, teacher: &str) -> bool {
+        self.steps.iter().any(|step| step.asks(teacher))
     }
 }
 
@@ -403,8 +409,11 @@ fn teachers(file: &PipelineFile, steps: &[Step], doubts: &Doubts<'_>, problems: 
         problems.extend(found.into_iter().map(|problem| problem.below(&under)));
     }
     // What a teacher in doubt allows and costs is not known.
-    let is_clear = |step: &&Step| step.op.operator().teacher().is_none_or(|name| !doubts.touch(&place(name)));
-    steps.iter().filter(is_clear).for_each(|step| limits_of_step(file, step, problems));
+    for step in steps {
+        for asks in step.op.operator().asks().iter().filter(|asks| !doubts.touch(&place(asks.teacher))) {
+            limits_of_step(file, step, asks, problems);
+        }
+    }
 }
 
 fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
@@ -455,7 +464,7 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
 
 /// Under a budget in money, a teacher needs prices.
 fn budgeted(file: &PipelineFile, name: &str, teacher: &TeacherFile, steps: &[Step]) -> Vec<Problem> {
-    let asked = steps.iter().any(|step| step.op.operator().teacher() == Some(name));
+    let asked = steps.iter().any(|step| step.asks(name));
     let needs_price = file.budget.is_some_and(|budget| budget.usd.is_some());
     if !asked || !needs_price || teacher.price.is_some() || teacher.recorded.is_some() {
         return Vec::new();
@@ -464,13 +473,11 @@ fn budgeted(file: &PipelineFile, name: &str, teacher: &TeacherFile, steps: &[Ste
     vec![Problem::error(at(""), "a budget in USD needs this teacher's price").hint(hint)]
 }
 
-/// What a step asks for against the limits of the teacher it asks.
-fn limits_of_step(file: &PipelineFile, step: &Step, problems: &mut Vec<Problem>) {
-    let Some(teacher) = step.op.operator().teacher().and_then(|name| file.teachers.get(name)) else {
-        return;
-    };
-    let under = step.at.join(step.op.name());
-    let max_tokens = step.op.operator().max_tokens();
+/// What a step asks of a teacher against the limits of that teacher.
+fn limits_of_step(file: &PipelineFile, step: &Step, asks: &Asks<'_>, problems: &mut Vec<Problem>) {
+    let Some(teacher) = file.teachers.get(asks.teacher) else { return };
+    let under = step.at.join(step.op.name()).extend(&KeyPath::parse(asks.part));
+    let max_tokens = asks.max_tokens;
     if caps_something(file) && max_tokens.is_none() && teacher.recorded.is_none() {
         let message = "a budget needs `max_tokens` in every step that asks a teacher";
         let hint = "what a call may cost at worst is known only with a limit on its answer";

@@ -3,7 +3,7 @@
 //! Builds what the check approved, starts what must be started, feeds the engine, writes what comes out
 //! and publishes it in one step. The command line and the scheduler start runs here and nowhere else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -311,17 +311,11 @@ impl Run {
 
     /// What the store keeps of the run: the balance, the calls, the money.
     fn summary(&self, finish: &Finish, published: Option<&Published>) -> serde_json::Value {
-        let calls: BTreeMap<String, serde_json::Value> = self
-            .desk
-            .monitor
-            .steps()
-            .into_iter()
-            .map(|(step, counts)| (self.pipeline.steps[step].name.clone(), counts.to_json()))
-            .collect();
+        let name_of = |step: usize| self.pipeline.steps.get(step).map(|step| step.name.clone());
         json!({
             "tally": finish.tally,
             "not_needed": finish.not_needed,
-            "calls": calls,
+            "calls": self.desk.monitor.to_json(name_of),
             "stopped": self.control.reason().map(|reason| reason.sentence()),
             "dataset": published.map(|published| published.folder.display().to_string()),
         })

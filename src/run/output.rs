@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -340,9 +339,8 @@ fn dataset_columns(pipeline: &Pipeline) -> Vec<(String, Type)> {
 /// What this run's calls took, per teacher.
 fn spending(run: &Run) -> Vec<SpendingRecord> {
     let mut by_teacher: BTreeMap<String, SpendingRecord> = BTreeMap::new();
-    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
-    for (step, counts) in run.desk.monitor.steps() {
-        let Some(teacher) = run.pipeline().steps[step].op.operator().teacher() else { continue };
+    for (line, totals) in run.desk.monitor.lines() {
+        let Some(teacher) = line.teacher.as_deref() else { continue };
         let priced = run.teachers().get(teacher).is_some_and(|teacher| teacher.price.is_some());
         let record = by_teacher.entry(teacher.to_owned()).or_insert_with(|| SpendingRecord {
             teacher: teacher.to_owned(),
@@ -353,13 +351,13 @@ fn spending(run: &Run) -> Vec<SpendingRecord> {
             unanswered_tokens: 0,
             usd: priced.then_some(0.0),
         });
-        let unanswered = counts.spent_unanswered();
-        record.unanswered_calls += unanswered.calls;
-        record.unanswered_tokens += unanswered.tokens;
-        record.calls += count(&counts.calls);
-        record.tokens_in += count(&counts.tokens_in);
-        record.tokens_out += count(&counts.tokens_out);
-        record.usd = record.usd.map(|usd| usd + (count(&counts.usd_nano) + unanswered.usd_nano) as f64 / 1e9);
+        record.unanswered_calls += totals.unanswered.calls;
+        record.unanswered_tokens += totals.unanswered.tokens;
+        record.calls += totals.calls;
+        record.tokens_in += totals.tokens_in;
+        record.tokens_out += totals.tokens_out;
+        let nano = totals.usd_nano + totals.unanswered.usd_nano;
+        record.usd = record.usd.map(|usd| usd + nano as f64 / 1e9);
     }
     by_teacher.into_values().collect()
 }

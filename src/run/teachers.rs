@@ -55,9 +55,8 @@ pub async fn start(
     after_crash: bool,
 ) -> Result<Started, Vec<Problem>> {
     let secrets = Arc::new(secrets(pipeline, machine));
-    let is_asked = |name: &str| pipeline.steps.iter().any(|step| step.op.operator().teacher() == Some(name));
     let asked: Vec<(&String, &TeacherFile)> =
-        pipeline.file.teachers.iter().filter(|(name, _)| is_asked(name)).collect();
+        pipeline.file.teachers.iter().filter(|(name, _)| pipeline.is_asked(name)).collect();
     enough_open_files(&asked)?;
     let mut teachers = IndexMap::new();
     let mut processes = Vec::new();

@@ -102,7 +102,7 @@ async fn one(pipeline: &Pipeline, test: &TestFile, workspace: &Path) -> Result<V
 /// Programs of the user's do not run in a test: its replies answer for them, in call order.
 fn stand_in(pipeline: &Pipeline, steps: &mut [StepRunners], test: &TestFile) {
     for (step, built) in pipeline.steps.iter().zip(steps) {
-        if step.op.operator().teacher().is_some() {
+        if !step.op.operator().asks().is_empty() {
             continue;
         }
         let replies = test.replies.get(&step.name).cloned();

@@ -91,30 +91,34 @@ pub struct Spread {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepStats {
     pub step: String,
+    /// The teacher's identity.
+    pub teacher: String,
     pub replies: u64,
     pub tokens_in: Spread,
     pub tokens_out: Spread,
 }
 
 impl Store {
-    /// Statistics of every step of a pipeline that has replies, over all epochs, by the step's name.
+    /// Statistics of what every step of a pipeline was answered by each teacher, over all epochs, by the step's
+    /// name.
     pub fn step_stats(&self, pipeline: &str) -> Result<Vec<StepStats>, StoreError> {
         self.read(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT o.step, count(*),
+                    "SELECT o.step, o.teacher, count(*),
                             count(tokens_in), avg(tokens_in), avg(1.0 * tokens_in * tokens_in), max(tokens_in),
                             count(tokens_out), avg(tokens_out), avg(1.0 * tokens_out * tokens_out),
                             max(tokens_out)
                      FROM replies r JOIN origins o ON o.id = r.origin
-                     WHERE o.pipeline = ?1 GROUP BY o.step ORDER BY o.step",
+                     WHERE o.pipeline = ?1 GROUP BY o.step, o.teacher ORDER BY o.step, o.teacher",
                 )?
                 .query_map([pipeline], |row| {
                     Ok(StepStats {
                         step: row.get(0)?,
-                        replies: from_db(row.get(1)?),
-                        tokens_in: spread(row, 2)?,
-                        tokens_out: spread(row, 6)?,
+                        teacher: row.get(1)?,
+                        replies: from_db(row.get(2)?),
+                        tokens_in: spread(row, 3)?,
+                        tokens_out: spread(row, 7)?,
                     })
                 })?
                 .collect()

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -16,26 +15,26 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::call::dry::{self, NOT_IN_STORE};
-use crate::call::{Budget, CallCounts, Caps, Control, Desk, DryRun, StopReason, Stopped};
+use crate::call::{Budget, Caps, Control, Desk, DryRun, Line, StopReason, Stopped, Totals};
 use crate::engine::stages::{Stages, StepRunners};
 use crate::engine::tally::Tally;
 use crate::engine::{Engine, Progress, Settings};
 use crate::ops::{CallRow, Op, Runner};
-use crate::pipeline::check::Pipeline;
+use crate::pipeline::check::{Pipeline, Step};
 use crate::problem::Problem;
 use crate::row::{Outcome, Row};
 use crate::run::{
     Options, RunError, build_steps, caps, source, sources, teachers, until, waiting_rows, workspace,
 };
 use crate::store::{Amount, Spent, StepStats, Store};
-use crate::teacher::wire::Price;
+use crate::teacher::wire::Teacher;
 
 mod early;
 pub mod estimate;
 mod prompts;
 
 use early::Way;
-use estimate::{Estimate, Facts, Interval, Range, Seen, estimate};
+use estimate::{Asking, Basis, Estimate, Facts, Interval, Range, Seen, SeenCalls, estimate};
 
 /// Source rows that are walked, evenly spread: shares are then known to about 3 points in 100
 /// (two standard errors of a share, `2 * sqrt(0.25 / 1000)`).
@@ -53,6 +52,8 @@ const WALKED_BYTES_MAX: usize = 256 << 20;
 /// Runs that are looked through for the last one of the same epoch.
 const RUNS_MAX: u32 = 100;
 
+type Teachers = IndexMap<String, Arc<Teacher>>;
+
 /// What a run would take.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -61,7 +62,7 @@ pub struct Plan {
     /// Source rows of the run.
     pub rows: Interval,
     pub rows_walked: u64,
-    /// The steps that ask teachers, in order.
+    /// The steps that ask teachers, in order, once for each teacher.
     pub steps: Vec<StepPlan>,
     /// Replies of the last run that this one would not use.
     pub edits: Vec<Edit>,
@@ -74,7 +75,7 @@ pub struct Plan {
     pub not_taken: Vec<String>,
 }
 
-/// What one step would take.
+/// What one step would take of one teacher.
 #[derive(Clone, Debug)]
 pub struct StepPlan {
     pub step: String,
@@ -119,26 +120,11 @@ impl Plan {
 /// Plans a run with these options; `store` may be opened for reading.
 pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Result<Plan, RunError> {
     let stats = store.step_stats(&pipeline.file.name)?;
-    let facts = facts(pipeline, &stats, &prompts::bytes(pipeline, store, options).await?);
+    let teachers = teachers::offline(pipeline, &IndexMap::new()).by_name;
+    let facts = facts(pipeline, &teachers, &stats, &prompts::bytes(pipeline, store, options).await?);
     let Surveyed { rows, rows_walked, scale, walk, estimates } =
         survey(pipeline, store, options, &facts).await?;
-    let seen = walk.seen();
-    let steps = pipeline.steps.iter().zip(&seen).zip(facts.iter().zip(&estimates));
-    let steps = steps.filter_map(|((step, seen), (facts, estimate))| {
-        let teacher = step.op.operator().teacher()?.to_owned();
-        let model = walk.models.get(&teacher).cloned().unwrap_or_default();
-        let replies_seen = facts.tokens_out.count;
-        let rendered = seen.misses > 0;
-        Some(StepPlan {
-            step: step.name.clone(),
-            teacher,
-            model,
-            estimate: *estimate,
-            rendered,
-            replies_seen,
-        })
-    });
-    let steps: Vec<StepPlan> = steps.collect();
+    let steps = step_plans(pipeline, &teachers, &walk, &facts, &estimates);
     let edits = edits(store, &pipeline.file.name, &options.epoch, &steps, scale)?;
     Ok(Plan {
         pipeline: pipeline.file.name.clone(),
@@ -154,6 +140,33 @@ pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Resu
     })
 }
 
+/// One for each step and each teacher that it asks.
+fn step_plans(
+    pipeline: &Pipeline,
+    teachers: &Teachers,
+    walk: &Walk,
+    facts: &[StepFacts],
+    estimates: &[Vec<Estimate>],
+) -> Vec<StepPlan> {
+    let mut plans = Vec::new();
+    for (index, step) in pipeline.steps.iter().enumerate() {
+        let begun = facts[index].asking.keys().any(|line| walk.calls(line).misses > 0);
+        for ((line, asking), estimate) in facts[index].asking.iter().zip(&estimates[index]) {
+            let teacher = line.teacher.as_deref().and_then(|name| teachers.get(name));
+            let Some(teacher) = teacher else { continue };
+            plans.push(StepPlan {
+                step: step.name.clone(),
+                teacher: teacher.name.to_string(),
+                model: teacher.model().to_owned(),
+                estimate: *estimate,
+                rendered: walk.calls(line).misses > 0 || (begun && !asking.chained),
+                replies_seen: asking.tokens_out.count,
+            });
+        }
+    }
+    plans
+}
+
 fn changes(pipeline: &Pipeline, store: &Store, epoch: &str) -> Result<Vec<Problem>, RunError> {
     let now = sources::read(pipeline).map_err(|error| RunError::Problems(vec![error.into()]))?;
     sources::changes(&now, store, &workspace(&pipeline.base), pipeline, epoch)
@@ -167,14 +180,14 @@ struct Surveyed {
     /// Source rows of the run per row walked, at the most.
     scale: Range,
     walk: Walk,
-    estimates: Vec<Estimate>,
+    estimates: Vec<Vec<Estimate>>,
 }
 
 async fn survey(
     pipeline: &Pipeline,
     store: &Store,
     options: &Options,
-    facts: &[Facts],
+    facts: &[StepFacts],
 ) -> Result<Surveyed, RunError> {
     let count = Count::take(pipeline, options)?;
     let ends = early::places(pipeline);
@@ -277,31 +290,33 @@ struct Walk {
     tally: Tally,
     /// In row order.
     ways: Vec<Way>,
-    counts: BTreeMap<usize, Arc<CallCounts>>,
+    calls: BTreeMap<Line, Totals>,
     not_taken: Vec<String>,
-    /// The model of each teacher.
-    models: IndexMap<String, String>,
 }
 
 /// All steps of a pipeline, built so that nothing is asked and nothing started.
 struct DrySteps {
     control: Control,
     desk: Arc<Desk>,
-    teachers: teachers::Started,
     steps: Vec<StepRunners>,
     not_taken: Vec<String>,
 }
 
-fn dry_steps(pipeline: &Pipeline, store: &Store, options: &Options) -> Result<DrySteps, RunError> {
+fn dry_steps(
+    pipeline: &Pipeline,
+    store: &Store,
+    options: &Options,
+    dry: DryRun,
+) -> Result<DrySteps, RunError> {
     let control = Control::default();
     let budget = Budget::new(Caps::default(), Amount::default());
     let mut desk = Desk::new(store.clone(), budget, control.clone(), &pipeline.file.name, &options.epoch);
-    desk.dry = Some(DryRun::default());
+    desk.dry = Some(dry);
     let desk = Arc::new(desk);
     let teachers = teachers::offline(pipeline, &IndexMap::new());
     let mut steps = build_steps(pipeline, &teachers, &desk, &Arc::default())?;
     let not_taken = leave_out_programs(pipeline, &mut steps);
-    Ok(DrySteps { control, desk, teachers, steps, not_taken })
+    Ok(DrySteps { control, desk, steps, not_taken })
 }
 
 /// Takes rows through all steps with the replies that the store has.
@@ -312,7 +327,8 @@ async fn walk(
     rows: source::Rows,
     settings: Settings,
 ) -> Result<Walk, RunError> {
-    let DrySteps { control, desk, teachers, steps, not_taken } = dry_steps(pipeline, store, options)?;
+    let DrySteps { control, desk, steps, not_taken } =
+        dry_steps(pipeline, store, options, DryRun::default())?;
     let engine = Engine {
         stages: Arc::new(Stages::new(steps, pipeline.columns.clone())),
         settings,
@@ -334,9 +350,7 @@ async fn walk(
     if let Some(reason) = control.reason() {
         return Err(RunError::Io(StopReason::sentence(&reason)));
     }
-    let models = teachers.by_name.iter().map(|(name, teacher)| (name.clone(), teacher.model().to_owned()));
-    let models = models.collect();
-    Ok(Walk { tally: finish.tally, ways, counts: desk.monitor.steps(), not_taken, models })
+    Ok(Walk { tally: finish.tally, ways, calls: desk.monitor.lines(), not_taken })
 }
 
 impl Walk {
@@ -344,27 +358,26 @@ impl Walk {
         self.tally.steps.iter().all(|step| !step.failed.contains_key(NOT_IN_STORE))
     }
 
-    fn estimates(&self, facts: &[Facts], scale: Range) -> Vec<Estimate> {
-        let steps: Vec<(Seen, Facts)> = self.seen().into_iter().zip(facts.iter().copied()).collect();
-        estimate(&steps, scale)
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        let steps = self.tally.steps.iter().enumerate();
-        let seen = steps.map(|(index, step)| {
-            let counts = self.counts.get(&index);
-            let count = |of: fn(&CallCounts) -> u64| counts.map_or(0, |counts| of(counts));
-            Seen {
+    fn estimates(&self, facts: &[StepFacts], scale: Range) -> Vec<Vec<Estimate>> {
+        let steps = self.tally.steps.iter().zip(facts).map(|(step, known)| Basis {
+            seen: Seen {
                 rows_in: step.rows_in,
                 split_off: step.split_off,
                 rows_out: step.rows_out,
                 unknown: step.failed.get(NOT_IN_STORE).copied().unwrap_or(0),
-                hits: count(|counts| counts.hits.load(Ordering::Relaxed)),
-                misses: count(|counts| counts.misses.load(Ordering::Relaxed)),
-                miss_bytes: count(|counts| counts.miss_bytes.load(Ordering::Relaxed)),
-            }
+            },
+            facts: known.facts,
+            lines: known.asking.iter().map(|(line, asking)| (self.calls(line), *asking)).collect(),
         });
-        seen.collect()
+        estimate(&steps.collect::<Vec<_>>(), scale)
+    }
+
+    fn calls(&self, line: &Line) -> SeenCalls {
+        self.calls.get(line).map_or_else(SeenCalls::default, |totals| SeenCalls {
+            hits: totals.hits,
+            misses: totals.misses,
+            miss_bytes: totals.miss_bytes,
+        })
     }
 }
 
@@ -372,7 +385,7 @@ impl Walk {
 fn leave_out_programs(pipeline: &Pipeline, steps: &mut [StepRunners]) -> Vec<String> {
     let mut not_taken = Vec::new();
     for (step, built) in pipeline.steps.iter().zip(steps) {
-        if step.op.operator().teacher().is_some() {
+        if !step.op.operator().asks().is_empty() {
             continue;
         }
         for runner in built.runners.iter_mut().filter(|runner| matches!(runner, Runner::Call(_))) {
@@ -392,35 +405,76 @@ impl CallRow for NotTaken {
     }
 }
 
-/// `prompt_bytes` has the length of each step's prompt without the answers in it.
-fn facts(pipeline: &Pipeline, stats: &[StepStats], prompt_bytes: &[Option<f64>]) -> Vec<Facts> {
+/// What is known of a step without walking, and of its way of asking each of its teachers.
+struct StepFacts {
+    facts: Facts,
+    asking: IndexMap<Line, Asking>,
+}
+
+/// `prompt_bytes` has the length of each step's prompts without the answers in them.
+fn facts(
+    pipeline: &Pipeline,
+    teachers: &Teachers,
+    stats: &[StepStats],
+    prompt_bytes: &BTreeMap<Line, f64>,
+) -> Vec<StepFacts> {
     let mut facts = Vec::new();
-    let mut answers_max = Some(0);
-    for (step, prompt_bytes) in pipeline.steps.iter().zip(prompt_bytes) {
+    let mut answers_max = Some(0_u64);
+    for (index, step) in pipeline.steps.iter().enumerate() {
         let operator = step.op.operator();
         let rows_max = match &step.op {
             Op::Limit(limit) => Some(limit.0),
             _ => None,
         };
-        let through = Facts { rows_per_row: operator.rows_per_row(), rows_max, ..Facts::default() };
-        let Some(teacher) = pipeline.teacher_of(step) else {
-            facts.push(through);
-            continue;
-        };
-        let stats = stats.iter().find(|stats| stats.step == step.name);
-        facts.push(Facts {
-            calls_per_row: operator.calls_per_row(),
-            max_tokens: operator.max_tokens(),
-            price: teacher.price.map(Price::from),
-            tokens_in: stats.map(|stats| stats.tokens_in).unwrap_or_default(),
-            tokens_out: stats.map(|stats| stats.tokens_out).unwrap_or_default(),
-            prompt_bytes: *prompt_bytes,
-            answers_max,
-            ..through
+        let asking = asking((index, step), teachers, stats, prompt_bytes);
+        let own_answers_max = asking.values().try_fold(0, |sum, asking| {
+            Some(sum + u64::from(asking.calls[1]) * u64::from(asking.max_tokens?))
         });
-        answers_max = answers_max.zip(operator.max_tokens()).map(|(sum, most)| sum + u64::from(most));
+        let through = Facts {
+            rows_per_row: operator.rows_per_row(),
+            rows_max,
+            copies: operator.copies(),
+            answers_max,
+            own_answers_max,
+        };
+        // A row keeps one answer of each, or all that were said on the way.
+        let kept = asking.values().try_fold(0, |most, asking| Some(u64::from(asking.max_tokens?).max(most)));
+        let kept = if asking.values().any(|asking| asking.chained) { own_answers_max } else { kept };
+        answers_max = answers_max.zip(kept).map(|(sum, most)| sum + most);
+        facts.push(StepFacts { facts: through, asking });
     }
     facts
+}
+
+/// How a step asks each of its teachers; what it asks of one in several places is one sum.
+fn asking(
+    (index, step): (usize, &Step),
+    teachers: &Teachers,
+    stats: &[StepStats],
+    prompt_bytes: &BTreeMap<Line, f64>,
+) -> IndexMap<Line, Asking> {
+    let mut lines = IndexMap::<Line, Asking>::new();
+    let mut first_prompt = None;
+    for asks in step.op.operator().asks() {
+        let Some(teacher) = teachers.get(asks.teacher) else { continue };
+        let line = Line { step: index, teacher: Some(asks.teacher.into()) };
+        let measured = prompt_bytes.get(&line).copied();
+        first_prompt = first_prompt.or(measured);
+        let prompt_bytes = if asks.chained { measured } else { measured.or(first_prompt) };
+        let stats = stats.iter().find(|stats| stats.step == step.name && stats.teacher == teacher.identity);
+        let known = lines.entry(line).or_insert_with(|| Asking {
+            max_tokens: Some(0),
+            price: teacher.price,
+            prompt_bytes,
+            tokens_in: stats.map(|stats| stats.tokens_in).unwrap_or_default(),
+            tokens_out: stats.map(|stats| stats.tokens_out).unwrap_or_default(),
+            ..Asking::default()
+        });
+        known.calls = [known.calls[0] + asks.calls[0], known.calls[1] + asks.calls[1]];
+        known.max_tokens = known.max_tokens.zip(asks.max_tokens).map(|(a, b)| a.max(b));
+        known.chained |= asks.chained;
+    }
+    lines
 }
 
 /// Compares with the last run of the epoch: a step that used more replies then than the store has
@@ -441,20 +495,23 @@ fn edits(
     // A sample misses up to a stride's worth of rows at each end of what was answered.
     let blur = if scale.low > 1.0 { (2.0 * scale.low).ceil() as u64 } else { 0 };
     let mut edits = Vec::new();
-    for step in steps {
-        let count = |key: &str| calls.get(&step.step).and_then(|calls| calls[key].as_u64()).unwrap_or(0);
+    for lines in steps.chunk_by(|a, b| a.step == b.step) {
+        let name = &lines[0].step;
+        let sum = |of: fn(&Estimate) -> Interval| {
+            lines.iter().map(|line| of(&line.estimate)).fold(Interval::exact(0), Interval::plus)
+        };
+        let count = |key: &str| calls.get(name).and_then(|calls| calls[key].as_u64()).unwrap_or(0);
         let replies_then = count("from_store") + count("calls");
-        let Some(found) = step.estimate.from_store.high else { continue };
+        let Some(found) = sum(|estimate| estimate.from_store).high else { continue };
         let gone = replies_then.saturating_sub(found);
-        let calls_again = step.estimate.calls.high.map_or(gone, |calls| gone.min(calls));
+        let calls_again = sum(|estimate| estimate.calls).high.map_or(gone, |calls| gone.min(calls));
         if calls_again > blur {
-            let follows = !step.rendered;
             edits.push(Edit {
-                step: step.step.clone(),
+                step: name.clone(),
                 run: run.clone(),
                 replies_then,
                 calls_again,
-                follows,
+                follows: !lines.iter().any(|line| line.rendered),
             });
         }
     }
