@@ -21,9 +21,9 @@ const BINARY: &str = env!("CARGO_BIN_EXE_textmill");
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     if args.first().is_some_and(|arg| arg == "bare-loop") {
-        return bare_loop(&args[1], args[2].parse().unwrap());
+        return bare_loop(&args[1], args[2].parse().unwrap(), args[3].parse().unwrap());
     }
-    let all: [(&str, fn()); 10] = [
+    let all: [(&str, fn()); 11] = [
         ("cpu", cpu),
         ("flight", flight),
         ("chain", chain),
@@ -34,6 +34,7 @@ fn main() {
         ("queue", queue),
         ("hang", hang),
         ("memory", memory),
+        ("crowd", crowd),
     ];
     for (name, bench) in all {
         if args.is_empty() || args.iter().any(|arg| arg == name) {
@@ -161,8 +162,7 @@ fn cpu() {
     let micros = |took: &Took| took.cpu.as_secs_f64() * 1e6 / ROWS as f64;
     for _ in 0..3 {
         let fake = Teacher::start(&[]);
-        let exe = std::env::current_exe().unwrap();
-        let bare = run(Command::new(exe).args(["bare-loop", &fake.url, &ROWS.to_string()]));
+        let bare = run(&mut bare(&fake.url, ROWS, 64));
         let job = Job::new(ROWS, &teacher("w", &fake.url, "in_flight: 64"), &step("w", PROMPT, "text"));
         let ours = job.run();
         let again = job.run();
@@ -398,8 +398,38 @@ fn memory() {
     println!("ratio {:.2}", peaks[1] / peaks[0]);
 }
 
-/// The least that a client must do: render a prompt, send, read the answer's text, 64 at a time.
-fn bare_loop(url: &str, rows: usize) {
+/// 5,000 calls in flight, 3 s each: peak memory and CPU time, beside the bare loop. Needs 11,000 open files.
+fn crowd() {
+    const ROWS: usize = 30_000;
+    const PLACES: usize = 5000;
+    let micros = |took: &Took| took.cpu.as_secs_f64() * 1e6 / ROWS as f64;
+    let say = |what: &str, took: &Took, fake: &Teacher| {
+        let busiest = by_second(&fake.stats(), "in_flight_by_second").into_iter().fold(0.0, f64::max);
+        println!(
+            "{what}: {busiest:.0} in flight at most, peak {} MiB, {:.0} µs/row, {:.1} s",
+            took.rss_mib,
+            micros(took),
+            took.wall.as_secs_f64()
+        );
+    };
+    let latency = ["--latency-ms", "3000", "--latency-sigma", "0.3"];
+    let fake = Teacher::start(&latency);
+    say("bare loop", &run(&mut bare(&fake.url, ROWS, PLACES)), &fake);
+    let fake = Teacher::start(&latency);
+    let limits = format!("in_flight: {PLACES}");
+    let job = Job::new(ROWS, &teacher("w", &fake.url, &limits), &step("w", PROMPT, "text"));
+    say("textmill", &job.run(), &fake);
+}
+
+/// The bare loop in a process of its own.
+fn bare(url: &str, rows: usize, places: usize) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["bare-loop", url, &rows.to_string(), &places.to_string()]);
+    command
+}
+
+/// The least that a client must do: render a prompt, send, read the answer's text, so many at a time.
+fn bare_loop(url: &str, rows: usize, places: usize) {
     use futures_util::StreamExt;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let url = format!("{url}/chat/completions");
@@ -427,7 +457,7 @@ fn bare_loop(url: &str, rows: usize) {
             }
         });
         let total: usize =
-            calls.buffer_unordered(64).fold(0, |sum, length| async move { sum + length }).await;
+            calls.buffer_unordered(places).fold(0, |sum, length| async move { sum + length }).await;
         assert!(total > 0);
     });
 }
