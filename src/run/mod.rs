@@ -299,7 +299,7 @@ impl Run {
         let places: usize =
             self.teachers.by_name.values().map(|teacher| teacher.gate.snapshot().in_flight_limit).sum();
         let mut settings = self.options.settings.clone();
-        settings.active_max = settings.active_max.max(places * 4);
+        settings.active_max = settings.active_max.max(places + places.min(ROWS_READY_MAX));
         settings.spill_folder = Some(self.folder.clone());
         settings
     }
@@ -371,6 +371,10 @@ fn build_steps(
     }
     Ok(steps)
 }
+
+/// Most rows that are held ready beside those whose calls are in flight: enough to fill every place that falls
+/// free in an instant, and about 14 MiB.
+const ROWS_READY_MAX: usize = 2048;
 
 /// How far back the last run of an epoch is looked for.
 const RUNS_MAX: u32 = 100;
