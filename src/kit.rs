@@ -3,7 +3,7 @@
 //! `Check` follows the columns from step to step and collects problems; it is pure but for reading
 //! templates and asking whether files exist. `Kit` hands out teachers, templates and draws.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use indexmap::IndexMap;
 use crate::call::{Caller, Desk};
 use crate::problem::{KeyPath, Place, Problem, name_hint, shown_path};
 use crate::row::{FieldPath, Type};
+use crate::teacher::format::ApiFormat;
 use crate::teacher::wire::Teacher;
 use crate::template::{Expression, Template, TemplateError, Templates, TextPlace};
 
@@ -56,6 +57,8 @@ pub struct Check<'a> {
     /// Names of the teachers declared, if they are known, and which were asked for so far.
     pub teachers: Option<&'a [String]>,
     pub teachers_used: BTreeSet<String>,
+    /// The APIs of the teachers, as far as they are known.
+    pub apis: BTreeMap<String, ApiFormat>,
     /// The fields that rows have here; an operator adds what it makes.
     pub columns: Columns,
     pub problems: Vec<Problem>,
@@ -237,6 +240,15 @@ impl Check<'_> {
             let hint = name_hint(name, teachers.iter().map(String::as_str))
                 .unwrap_or_else(|| "declare it under `teachers:`".to_owned());
             self.problem(key, format!("there is no teacher `{name}`")).hint = Some(hint);
+        }
+    }
+
+    /// Reports what a key asks for and the teacher's API does not have. `lack` says what is missing, if anything.
+    pub fn api_has(&mut self, key: &str, teacher: &str, lack: impl Fn(ApiFormat) -> Option<String>) {
+        let Some(format) = self.apis.get(teacher) else { return };
+        if let Some(lack) = lack(*format) {
+            let message = format!("teacher `{teacher}` speaks `{}`, {lack}", format.wire().name());
+            self.problem(key, message);
         }
     }
 

@@ -106,6 +106,12 @@ impl Row {
         key
     }
 
+    /// The same name of the row that this one was split off from.
+    pub fn parent_draw_key(&self) -> String {
+        let id = self.id.parent().unwrap_or_else(|| self.id.clone());
+        Row { id, origin: self.origin.clone(), fields: Fields::new(), calls: Vec::new() }.draw_key()
+    }
+
     /// About how many bytes the row takes in memory; for bounds, not for accounts.
     pub fn bytes(&self) -> usize {
         std::mem::size_of::<Row>() + self.calls.len() * 200 + fields_bytes(&self.fields)
@@ -327,6 +333,7 @@ mod tests {
             Row { origin: Some(name.into()), ..Row::new(id.parse().unwrap(), Fields::new()) }.draw_key()
         };
         assert_eq!([named("a", "3"), named("a", "3.1"), named("a.1", "4")], ["=a", ".1=a", "=a.1"]);
+        assert_eq!(Row::new("3.1.2".parse().unwrap(), Fields::new()).parent_draw_key(), "3.1");
     }
 
     #[test]

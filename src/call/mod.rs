@@ -98,6 +98,8 @@ pub fn scope(pipeline: &str, epoch: &str) -> String {
 pub enum Draw {
     /// Every row gets an answer of its own, also for the same prompt.
     Row,
+    /// The rows that were split off one row share the answers of one reply.
+    Siblings,
     /// The same request gets the same answer.
     Request,
 }
@@ -183,7 +185,11 @@ impl Caller {
         let body = self.teacher.body(request);
         let dressed = self.teacher.dressed(&body);
         let body = Value::Object(body);
-        let draw_key = if draw == Draw::Row { row.draw_key() } else { String::new() };
+        let draw_key = match draw {
+            Draw::Row => row.draw_key(),
+            Draw::Siblings => row.parent_draw_key(),
+            Draw::Request => String::new(),
+        };
         let key = key::key(&key::Parts {
             wire: self.teacher.wire_name(),
             identity: &self.teacher.identity,
@@ -196,7 +202,8 @@ impl Caller {
         let asked_by = AskedBy { step: Arc::clone(&self.step), row: row.id.clone() };
         let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
         let tokens_in_max = body.len() as u64;
-        let tokens_out_max = u64::from(request.max_tokens.unwrap_or(self.teacher.max_tokens_default));
+        let tokens_each_max = u64::from(request.max_tokens.unwrap_or(self.teacher.max_tokens_default));
+        let tokens_out_max = tokens_each_max * u64::from(request.answers.unwrap_or(1));
         let worst = Amount {
             usd_nano: self.teacher.price.map_or(0, |price| price.usd_nano_max(tokens_in_max, tokens_out_max)),
             tokens: tokens_in_max + tokens_out_max,
@@ -206,7 +213,7 @@ impl Caller {
         let sent = dressed.unwrap_or_else(|| body.clone());
         let mut call = Call { row, key, body, sent, asked_by, worst, expected_tokens, lowest: None };
         // Only calls that several rows may share can be under way twice.
-        let shared = draw == Draw::Request;
+        let shared = draw != Draw::Row;
         loop {
             if let Some(asked) = self.stored(&call)? {
                 return Ok(asked);

@@ -13,7 +13,7 @@ use crate::row::{Fields, RowId, Value};
 use crate::run::trace::{self, Found, TraceError, TracedCall};
 use crate::run::workspace;
 use crate::store::{Access, Store};
-use crate::teacher::Role;
+use crate::teacher::{Answer, Role};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -229,8 +229,8 @@ fn call_text(number: usize, call: &TracedCall) -> String {
     if stored.exchange.messages.is_empty() {
         text.push_str(&block("request", &String::from_utf8_lossy(&stored.request)));
     }
-    let reply = stored.exchange.answer.as_ref().map_or(stored.reply.as_str(), |answer| answer.text.as_str());
-    text.push_str(&block("reply", reply));
+    let reply = stored.exchange.answer.as_ref().map_or_else(|| stored.reply.clone(), Answer::shown);
+    text.push_str(&block("reply", &reply));
     text.push('\n');
     text
 }

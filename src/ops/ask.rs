@@ -8,9 +8,10 @@ use serde_json::{Map, json};
 
 use crate::call::{Asked, Caller, Draw, NoAnswer};
 use crate::kit::{Check, Kit};
+use crate::ops::tools::{Toolbox, Tools};
 use crate::row::{Failure, Fields, Outcome, Reason, Row, Type, Value};
 use crate::shape::{self, Shape};
-use crate::teacher::{Finish, Message, Request, Role};
+use crate::teacher::{Answer, Finish, Logprob, Message, Request, Role, ToolCall};
 use crate::template::Template;
 use crate::text::{extract, json_repair};
 
@@ -123,7 +124,8 @@ impl FormFile<'_> {
         self.given().is_empty()
     }
 
-    fn given(&self) -> Vec<&'static str> {
+    /// The keys that say a form.
+    pub fn given(&self) -> Vec<&'static str> {
         let keys = [
             ("json", self.json.is_some()),
             ("json_schema", self.json_schema.is_some()),
@@ -241,7 +243,7 @@ impl Form {
 }
 
 /// How a model is asked, beside its prompt.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Manner {
     pub temperature: Option<f64>,
     pub max_tokens: Option<u32>,
@@ -252,6 +254,27 @@ pub struct Manner {
     pub repair_attempts: u32,
     /// Times that a cut answer is asked to go on.
     pub continue_attempts: u32,
+    pub tools: Option<Tools>,
+    /// Wants the tokens' log probabilities, and those of this many of the likeliest in the place of each.
+    pub logprobs: Option<u32>,
+    /// How the samples of a row share calls.
+    pub share: Option<Share>,
+}
+
+/// How the samples of a row share calls: each call asks for several.
+#[derive(Clone, Copy, Debug)]
+pub struct Share {
+    pub samples: u32,
+    pub per_call: u32,
+}
+
+impl Share {
+    /// The number of a sample's call among those of its row, how many answers that asks for, and which of them
+    /// is the sample's.
+    fn of(self, sample: u32) -> (u32, u32, u32) {
+        let call = sample / self.per_call;
+        (call, self.per_call.min(self.samples - call * self.per_call), sample % self.per_call)
+    }
 }
 
 /// A step's way of asking one teacher.
@@ -297,31 +320,46 @@ pub struct Told {
     pub value: Value,
     /// What the model wrote before it, where the server shows that.
     pub reasoning: Option<String>,
+    /// The tools that it called, as a list of `{ name, arguments }`; null where it was given none.
+    pub calls: Value,
+    /// Its tokens, where they were asked for and the server gives them.
+    pub logprobs: Option<Vec<Logprob>>,
 }
 
 impl Question {
     /// Asks for a row. The row remembers each call.
     pub async fn ask(&self, row: &mut Row, sample: u32) -> Result<Told, Unanswered> {
         let mut messages = self.prompt.render(&row.fields).map_err(Unanswered::Rejected)?;
+        let tools = self.manner.tools.as_ref().map(|tools| tools.of(&row.fields)).transpose();
+        let tools = tools.map_err(Unanswered::Rejected)?;
+        let request = self.request(tools.as_deref());
         let mut repairs = 0;
         loop {
-            let (text, reasoning) = self.answer(row, sample, &messages).await?;
-            let complaint = match self.form.read(&text) {
-                Ok(value) => return Ok(Told { value, reasoning }),
+            let answer = self.answer(row, sample, &request, &messages, repairs == 0).await?;
+            let complaint = match self.read(&answer, tools.as_deref()) {
+                Ok((value, calls)) => {
+                    let Answer { reasoning, logprobs, .. } = answer;
+                    return Ok(Told { value, reasoning, calls, logprobs });
+                }
                 Err(complaint) => complaint,
             };
             if repairs == self.manner.repair_attempts {
-                let evidence = json!({"error": complaint, "text": text, "asked": repairs + 1});
+                let mut evidence = json!({"error": complaint, "text": answer.text, "asked": repairs + 1});
+                if !answer.calls.is_empty() {
+                    evidence["calls"] = as_json(&answer.calls);
+                }
                 return Err(Unanswered::Rejected(Reason::new("unparsable", evidence)));
             }
             repairs += 1;
-            messages.push(Message { role: Role::Assistant, content: text });
-            messages.push(Message {
-                role: Role::User,
-                content: format!(
-                    "This cannot be used: {complaint}. Answer again, in full and in the form asked for."
-                ),
-            });
+            messages.extend(shown_again(&answer, &complaint));
+        }
+    }
+
+    /// The value and the calls of an answer, or what is wrong with it in words that a model can act on.
+    fn read(&self, answer: &Answer, tools: Option<&Toolbox>) -> Result<(Value, Value), String> {
+        match tools {
+            Some(tools) => Ok((Value::from(answer.text.as_str()), tools.read(answer)?)),
+            None => Ok((self.form.read(&answer.text)?, Value::Null)),
         }
     }
 
@@ -330,47 +368,116 @@ impl Question {
         &self,
         row: &mut Row,
         sample: u32,
+        request: &Request,
         messages: &[Message],
-    ) -> Result<(String, Option<String>), Unanswered> {
-        let mut messages = messages.to_vec();
-        let (mut whole, mut reasoning) = (String::new(), None::<String>);
+        is_first: bool,
+    ) -> Result<Answer, Unanswered> {
+        let mut request = Request { messages: messages.to_vec(), ..request.clone() };
+        let mut whole: Option<Answer> = None;
         let mut continued = 0;
         loop {
-            let request = self.request(messages.clone());
-            let Asked { answer, mark } = self.caller.ask(row, self.draw, sample, &request).await?;
-            row.calls.push(mark);
-            whole.push_str(&answer.text);
-            if let Some(more) = &answer.reasoning {
-                reasoning.get_or_insert_default().push_str(more);
-            }
-            match answer.finish {
-                Finish::Stop => return Ok((whole, reasoning)),
+            let share = self.manner.share.filter(|_| is_first && continued == 0);
+            let piece = self.call(row, sample, share, &mut request).await?;
+            let (text, finish) = (piece.text.clone(), piece.finish);
+            let so_far = match whole.take() {
+                Some(before) => joined(before, piece),
+                None => piece,
+            };
+            match finish {
+                Finish::Stop => return Ok(so_far),
                 Finish::Refusal => {
-                    return Err(Unanswered::Rejected(Reason::new("refused", json!({"text": whole}))));
+                    return Err(Unanswered::Rejected(Reason::new("refused", json!({"text": so_far.text}))));
                 }
                 Finish::Length if continued == self.manner.continue_attempts => {
-                    return Err(Unanswered::Rejected(Reason::new("truncated", json!({"text": whole}))));
+                    return Err(Unanswered::Rejected(Reason::new("truncated", json!({"text": so_far.text}))));
                 }
                 Finish::Length => {}
             }
             continued += 1;
-            messages.push(Message { role: Role::Assistant, content: answer.text });
+            whole = Some(so_far);
+            request.messages.push(Message { role: Role::Assistant, content: text });
             let content = "Go on exactly where you stopped; repeat nothing.".to_owned();
-            messages.push(Message { role: Role::User, content });
+            request.messages.push(Message { role: Role::User, content });
         }
     }
 
-    fn request(&self, messages: Vec<Message>) -> Request {
+    /// One call, or the row's part of a call that it shares with its siblings.
+    async fn call(
+        &self,
+        row: &mut Row,
+        sample: u32,
+        share: Option<Share>,
+        request: &mut Request,
+    ) -> Result<Answer, Unanswered> {
+        let Some(share) = share else {
+            request.answers = None;
+            let Asked { answer, mark } = self.caller.ask(row, self.draw, sample, request).await?;
+            row.calls.push(mark);
+            return Ok(answer);
+        };
+        let (call, answers, place) = share.of(sample);
+        request.answers = Some(answers).filter(|answers| *answers > 1);
+        let draw = if self.draw == Draw::Row { Draw::Siblings } else { self.draw };
+        let Asked { answer, mark } = self.caller.ask(row, draw, call, request).await?;
+        row.calls.push(mark);
+        let mine = answer.all().nth(place as usize);
+        mine.cloned().ok_or_else(|| {
+            let evidence = json!({"asked": answers, "came": answer.all().count()});
+            Unanswered::Rejected(Reason::new("missing_answer", evidence))
+        })
+    }
+
+    fn request(&self, tools: Option<&Toolbox>) -> Request {
+        let manner = &self.manner;
         Request {
-            messages,
-            temperature: self.manner.temperature,
-            max_tokens: self.manner.max_tokens,
-            stop: self.manner.stop.clone(),
-            seed: self.manner.seed,
+            messages: Vec::new(),
+            temperature: manner.temperature,
+            max_tokens: manner.max_tokens,
+            stop: manner.stop.clone(),
+            seed: manner.seed,
             schema: self.form.schema().cloned(),
-            extra: self.manner.extra.clone(),
+            tools: tools.map(|tools| tools.tools().to_vec()).unwrap_or_default(),
+            tool_choice: tools.and_then(|tools| tools.choice().cloned()),
+            answers: None,
+            logprobs: manner.logprobs,
+            extra: manner.extra.clone(),
         }
     }
+}
+
+/// A cut answer and how it went on.
+fn joined(before: Answer, after: Answer) -> Answer {
+    let both = |a: Option<String>, b: Option<String>| match (a, b) {
+        (Some(a), Some(b)) => Some(a + &b),
+        (a, b) => a.or(b),
+    };
+    let logprobs = match (before.logprobs, after.logprobs) {
+        (Some(a), Some(b)) => Some(a.into_iter().chain(b).collect()),
+        _ => None,
+    };
+    let (text, reasoning) = (before.text + &after.text, both(before.reasoning, after.reasoning));
+    Answer { text, reasoning, logprobs, ..after }
+}
+
+/// What a model is shown of an answer that cannot be used. Its calls are told in words: a conversation with
+/// calls in it would have to have their results, too.
+fn shown_again(answer: &Answer, complaint: &str) -> Vec<Message> {
+    let mut messages = Vec::new();
+    let mut content =
+        format!("This cannot be used: {complaint}. Answer again, in full and in the form asked for.");
+    if !answer.calls.is_empty() {
+        content = format!("You called {}. {content}", as_json(&answer.calls));
+    }
+    // Some APIs refuse a message without text.
+    if !answer.text.is_empty() || answer.calls.is_empty() {
+        messages.push(Message { role: Role::Assistant, content: answer.text.clone() });
+    }
+    messages.push(Message { role: Role::User, content });
+    messages
+}
+
+fn as_json(calls: &[ToolCall]) -> Value {
+    calls.iter().map(|call| json!({"name": call.name, "arguments": call.arguments})).collect()
 }
 
 /// Checks the sampling keys that all asking operators have.

@@ -95,6 +95,7 @@ fn check(base: &Path, op: &dyn Operator, columns: Columns, at: KeyPath) -> Found
         base,
         teachers: Some(&[]),
         teachers_used: Default::default(),
+        apis: Default::default(),
         columns,
         problems: Vec::new(),
         missing: Vec::new(),

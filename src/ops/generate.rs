@@ -5,7 +5,12 @@
 //! default the answer is the text as it came; `json:` (or `json_schema:`) asks for an object and checks it,
 //! `list: true` takes the items of a list, `code: python` the fenced code block, `tag: answer` what stands
 //! between `<answer>` and `</answer>`. `reasoning_into:` keeps what a reasoning model wrote before, where the
-//! server shows it. With `samples: n` each row splits into n rows with an answer each.
+//! server shows it. With `samples: n` each row splits into n rows with an answer each; `samples_per_call` has
+//! one call bring several of them, so that the prompt is paid once.
+//!
+//! With `tools:` the model is given tools that it may call; `tool_calls_into:` takes its calls, `into:` the text
+//! beside them, which may be empty. Nothing runs a tool. `logprobs_into:` takes the answer's tokens with
+//! their log probabilities.
 //!
 //! # When to use it
 //! For everything a model writes: sections, exercises, questions, answers, translations, rewrites.
@@ -21,23 +26,51 @@
 //!     max_tokens: 1200
 //! ```
 //!
+//! Data about calling tools:
+//!
+//! ```yaml
+//! - generate:
+//!     teacher: writer
+//!     prompt: "{{ question }}"
+//!     into: said
+//!     tools:
+//!       - name: weather
+//!         description: Tells the weather of a day in a city.
+//!         parameters: { city: string, day: string, unit?: celsius | fahrenheit }
+//!     tool_choice: required
+//!     tool_calls_into: calls        # [{ name: weather, arguments: { city: Rome, day: today } }]
+//! ```
+//!
 //! # Limits
 //! Every row gets an answer of its own, also where two rows render the same prompt (`reuse: request` shares
 //! it; so does `temperature: 0`). An answer cut by `max_tokens` is rejected `truncated` unless
 //! `continue_attempts` lets it go on; a refusal is rejected `refused`; an answer that does not have the form
-//! asked for is shown to the model with what is wrong (`repair_attempts`), then rejected `unparsable`.
+//! asked for is shown to the model with what is wrong (`repair_attempts`), then rejected `unparsable`. So is a
+//! call of a tool that was not given, or whose arguments do not fit its parameters.
+//!
+//! `tools_from: FIELD` gives each row tools of its own: a list (or its JSON text) of `{ name, description,
+//! parameters }` with a JSON Schema as `parameters`, also in OpenAI's wrapping; a row without sound tools is
+//! rejected `bad_tools`.
+//!
+//! Only `openai` and `gemini` teachers give several answers to a call; of those, each is taken or rejected on its
+//! own, and one that did not come is rejected `missing_answer`. Log probabilities come from `openai`,
+//! `responses` and `gemini` teachers; the field is null where a server leaves them out.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::call::{Draw, Stopped};
 use crate::kit::{Check, Kit};
-use crate::ops::ask::{FormFile, Manner, MessageFile, PromptFile, Question, Told, check_extra, check_manner};
+use crate::ops::ask::{
+    FormFile, Manner, MessageFile, PromptFile, Question, Share, Told, check_extra, check_manner,
+};
+use crate::ops::tools::{ToolFile, ToolsFile};
 use crate::ops::{Asks, CallRow, MapRow, Operator, Runner};
 use crate::row::{Outcome, Row, Type};
+use crate::teacher::Logprob;
 
 /// Ask a teacher to write something for each row.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -78,6 +111,22 @@ pub struct Generate {
     /// Answers per row; more than one splits the row.
     #[serde(default = "one")]
     pub samples: u32,
+    /// How many of the samples one call asks for, where the API has it: the prompt is paid once for them.
+    #[serde(default = "one")]
+    pub samples_per_call: u32,
+    /// Tools that the model may call.
+    pub tools: Option<Vec<ToolFile>>,
+    /// A field that holds each row's own tools: a list of `{ name, description, parameters }`.
+    pub tools_from: Option<String>,
+    /// Whether tools are called: `auto`, `required`, `none`, or the name of the one to call. The server's default,
+    /// mostly `auto`, when absent.
+    pub tool_choice: Option<String>,
+    /// The field that takes the calls: a list of `{ name, arguments }`.
+    pub tool_calls_into: Option<String>,
+    /// The field that takes the answer's tokens: a list of `{ token, logprob }`, natural logarithms.
+    pub logprobs_into: Option<String>,
+    /// Adds to each token the likeliest in its place, so many: a list `top` of `{ token, logprob }`.
+    pub top_logprobs: Option<u32>,
     /// Which calls share an answer.
     #[serde(default)]
     pub reuse: Reuse,
@@ -98,6 +147,8 @@ fn one() -> u32 {
 
 /// Most samples of one row: a typing error should not cost a fortune.
 const SAMPLES_MAX: u32 = 1000;
+/// OpenAI's and Gemini's bound (their API references, `top_logprobs` and `logprobs`).
+const TOP_LOGPROBS_MAX: u32 = 20;
 
 /// Which calls share an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -128,6 +179,81 @@ impl Generate {
             tag: self.tag.as_deref(),
         }
     }
+
+    fn tools_file(&self) -> ToolsFile<'_> {
+        ToolsFile {
+            tools: self.tools.as_deref(),
+            tools_from: self.tools_from.as_deref(),
+            tool_choice: self.tool_choice.as_deref(),
+            tool_calls_into: self.tool_calls_into.as_deref(),
+        }
+    }
+
+    fn share(&self) -> Option<Share> {
+        let (samples, per_call) = (self.samples, self.samples_per_call.min(self.samples));
+        (per_call > 1).then_some(Share { samples, per_call })
+    }
+
+    fn check_samples(&self, check: &mut Check<'_>) {
+        if self.samples == 0 || self.samples > SAMPLES_MAX {
+            check.problem("samples", format!("`samples` must be between 1 and {SAMPLES_MAX}"));
+        }
+        if self.samples_per_call == 0 || self.samples_per_call > self.samples.max(1) {
+            let message = "`samples_per_call` must be between 1 and `samples`";
+            check.problem("samples_per_call", message);
+        }
+        let wanted = self.samples_per_call;
+        check.api_has("samples_per_call", &self.teacher, |format| match format.wire().answers_max() {
+            most if wanted <= most => None,
+            1 => Some("which gives one answer to a call".to_owned()),
+            most => Some(format!("which gives at most {most} answers to a call")),
+        });
+    }
+
+    fn check_tools(&self, check: &mut Check<'_>) {
+        let tools = self.tools_file();
+        tools.check(check);
+        if !tools.is_given() {
+            return;
+        }
+        if let Some(form) = self.form_file().given().first() {
+            let message = format!("`tools` and `{form}` exclude each other: calls come beside a text");
+            check.problem(form, message);
+        }
+        if self.continue_attempts > 0 {
+            let message = "`tools` and `continue_attempts` exclude each other: half a call cannot go on";
+            check.problem("continue_attempts", message);
+        }
+        if self.extra.contains_key("tools") {
+            check.problem("extra.tools", "`tools` cannot be set here").hint =
+                Some("the step has a key `tools`".to_owned());
+        }
+    }
+
+    fn check_logprobs(&self, check: &mut Check<'_>) {
+        let pair = |more: Option<(String, Type)>| {
+            let pair = [("token".to_owned(), Type::Text), ("logprob".to_owned(), Type::Number)];
+            Type::List(Box::new(Type::Object(pair.into_iter().chain(more).collect())))
+        };
+        if self.top_logprobs.is_some_and(|top| top == 0 || top > TOP_LOGPROBS_MAX) {
+            let message = format!("`top_logprobs` must be between 1 and {TOP_LOGPROBS_MAX}");
+            check.problem("top_logprobs", message);
+        }
+        match &self.logprobs_into {
+            Some(field) => {
+                let top = self.top_logprobs.map(|_| ("top".to_owned(), pair(None)));
+                check.makes("logprobs_into", field, pair(top));
+                check.api_has("logprobs_into", &self.teacher, |format| {
+                    let lack = || "which gives no log probabilities".to_owned();
+                    (!format.wire().has_logprobs()).then(lack)
+                });
+            }
+            None if self.top_logprobs.is_some() => {
+                check.problem("top_logprobs", "`top_logprobs` needs `logprobs_into`");
+            }
+            None => {}
+        }
+    }
 }
 
 impl Operator for Generate {
@@ -136,11 +262,11 @@ impl Operator for Generate {
         self.prompt_file().check(check);
         check_manner(check, self.temperature, self.max_tokens);
         check_extra(check, &self.extra);
-        if self.samples == 0 || self.samples > SAMPLES_MAX {
-            check.problem("samples", format!("`samples` must be between 1 and {SAMPLES_MAX}"));
-        }
+        self.check_samples(check);
         let kind = self.form_file().check(check);
         check.makes("into", &self.into, kind);
+        self.check_tools(check);
+        self.check_logprobs(check);
         if let Some(field) = &self.reasoning_into {
             check.makes("reasoning_into", field, Type::Text);
         }
@@ -159,6 +285,9 @@ impl Operator for Generate {
                 extra: self.extra.clone(),
                 repair_attempts: self.repair_attempts,
                 continue_attempts: self.continue_attempts,
+                tools: self.tools_file().build()?,
+                logprobs: self.logprobs_into.as_ref().map(|_| self.top_logprobs.unwrap_or(0)),
+                share: self.share(),
             },
             draw: if self.reuse == Reuse::Request || self.temperature == Some(0.0) {
                 Draw::Request
@@ -170,6 +299,8 @@ impl Operator for Generate {
             question,
             into: self.into.clone(),
             reasoning_into: self.reasoning_into.clone(),
+            calls_into: self.tool_calls_into.clone(),
+            logprobs_into: self.logprobs_into.clone(),
             samples: self.samples,
         }));
         if self.samples == 1 {
@@ -184,11 +315,12 @@ impl Operator for Generate {
 
     fn asks(&self) -> Vec<Asks<'_>> {
         let json = self.json.is_some() || self.json_schema.is_some();
-        vec![Asks::once(&self.teacher, self.max_tokens, json)]
+        let answers = self.share().map_or(1, |share| share.per_call);
+        vec![Asks { answers, ..Asks::once(&self.teacher, self.max_tokens, json) }]
     }
 
     fn copies(&self) -> u32 {
-        self.samples
+        self.samples.div_ceil(self.share().map_or(1, |share| share.per_call))
     }
 
     fn rows_per_row(&self) -> Option<u32> {
@@ -210,7 +342,21 @@ struct Ask {
     question: Question,
     into: String,
     reasoning_into: Option<String>,
+    calls_into: Option<String>,
+    logprobs_into: Option<String>,
     samples: u32,
+}
+
+/// Tokens as a field has them.
+fn tokens(logprobs: Vec<Logprob>) -> Value {
+    let one = |token: Logprob| {
+        let mut value = json!({"token": token.token, "logprob": token.logprob});
+        if !token.top.is_empty() {
+            value["top"] = tokens(token.top);
+        }
+        value
+    };
+    logprobs.into_iter().map(one).collect()
 }
 
 impl CallRow for Ask {
@@ -219,10 +365,17 @@ impl CallRow for Ask {
             // The copies of a row differ in their last index; it numbers the samples.
             let sample = if self.samples > 1 { row.id.path.last().copied().unwrap_or(0) } else { 0 };
             match self.question.ask(&mut row, sample).await {
-                Ok(Told { value, reasoning }) => {
+                Ok(Told { value, reasoning, calls, logprobs }) => {
                     row.fields.insert(self.into.clone(), value);
-                    if let Some(field) = &self.reasoning_into {
-                        row.fields.insert(field.clone(), reasoning.into());
+                    let beside = [
+                        (&self.calls_into, calls),
+                        (&self.logprobs_into, logprobs.map_or(Value::Null, tokens)),
+                        (&self.reasoning_into, reasoning.into()),
+                    ];
+                    for (field, value) in beside {
+                        if let Some(field) = field {
+                            row.fields.insert(field.clone(), value);
+                        }
                     }
                     Ok(Outcome::Keep(row))
                 }

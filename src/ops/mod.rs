@@ -32,6 +32,7 @@ mod row_ids;
 mod sample;
 mod set;
 mod text_field;
+mod tools;
 
 pub use chunk::Chunk;
 pub use command::{Command, serve_watch};
@@ -78,7 +79,7 @@ pub trait Operator {
         teachers
     }
 
-    /// Copies that each row is made into before anybody is asked.
+    /// Copies that each row is made into before anybody is asked; those that share a call count as one.
     fn copies(&self) -> u32 {
         1
     }
@@ -97,6 +98,8 @@ pub struct Asks<'a> {
     pub part: &'static str,
     /// The least and the most calls for a row (for each of its copies) when no answer has to be asked for again.
     pub calls: [u32; 2],
+    /// Most answers that one call asks for.
+    pub answers: u32,
     /// Most tokens of one answer, where the config bounds them.
     pub max_tokens: Option<u32>,
     /// Whether the teacher is held to a schema.
@@ -108,7 +111,12 @@ pub struct Asks<'a> {
 impl<'a> Asks<'a> {
     /// One call for each row, as the operator's config itself says.
     pub fn once(teacher: &'a str, max_tokens: Option<u32>, json: bool) -> Asks<'a> {
-        Asks { teacher, part: "", calls: [1, 1], max_tokens, json, chained: false }
+        Asks { teacher, part: "", calls: [1, 1], answers: 1, max_tokens, json, chained: false }
+    }
+
+    /// Most tokens that one call writes.
+    pub fn tokens_out_max(&self) -> Option<u32> {
+        self.max_tokens.map(|most| most.saturating_mul(self.answers))
     }
 }
 

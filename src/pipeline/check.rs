@@ -16,6 +16,7 @@ use crate::pipeline::source::check_source;
 use crate::problem::{KeyPath, Place, Problem, Severity, did_you_mean, name_hint};
 use crate::row::Type;
 use crate::shape;
+use crate::teacher::format::ApiFormat;
 use crate::template::Templates;
 
 /// A pipeline that was checked: what is built from.
@@ -330,6 +331,7 @@ fn follow(
         base,
         teachers: teachers_known.then_some(&teachers),
         teachers_used: BTreeSet::new(),
+        apis: apis(file, hidden.doubts),
         columns,
         problems: Vec::new(),
         missing: Vec::new(),
@@ -356,6 +358,13 @@ fn follow(
         .extend(missing.into_iter().map(|(taken, missing)| missing_problem(missing, taken, &history.made)));
     let Check { columns, teachers_used, files, .. } = check;
     Followed { columns, teachers_used, files, history }
+}
+
+/// The APIs of the teachers that are clear.
+fn apis(file: &PipelineFile, doubts: &Doubts<'_>) -> BTreeMap<String, ApiFormat> {
+    let clear = |name: &str| !doubts.touch(&KeyPath::parse("teachers").join(name));
+    let teachers = file.teachers.iter().filter(|(name, _)| clear(name));
+    teachers.filter_map(|(name, teacher)| Some((name.clone(), teacher.format()?))).collect()
 }
 
 fn one_step(step: &Step, check: &mut Check<'_>) {
@@ -477,14 +486,13 @@ fn budgeted(file: &PipelineFile, name: &str, teacher: &TeacherFile, steps: &[Ste
 fn limits_of_step(file: &PipelineFile, step: &Step, asks: &Asks<'_>, problems: &mut Vec<Problem>) {
     let Some(teacher) = file.teachers.get(asks.teacher) else { return };
     let under = step.at.join(step.op.name()).extend(&KeyPath::parse(asks.part));
-    let max_tokens = asks.max_tokens;
-    if caps_something(file) && max_tokens.is_none() && teacher.recorded.is_none() {
+    if caps_something(file) && asks.max_tokens.is_none() && teacher.recorded.is_none() {
         let message = "a budget needs `max_tokens` in every step that asks a teacher";
         let hint = "what a call may cost at worst is known only with a limit on its answer";
         problems.push(Problem::error(Place::Value(under), message).hint(hint));
         return;
     }
-    let Some(max_tokens) = max_tokens.map(u64::from) else { return };
+    let Some(max_tokens) = asks.tokens_out_max().map(u64::from) else { return };
     if let Some(limit) = teacher.limits.tokens_per_minute.filter(|limit| max_tokens > *limit) {
         let message = format!(
             "`max_tokens` is over the teacher's {limit} tokens per minute: no call could ever be sent"

@@ -105,6 +105,11 @@ impl TeacherFile {
     pub fn api(&self) -> Option<(ApiFormat, &Api)> {
         self.apis().next()
     }
+
+    /// The API that its requests are written for.
+    pub fn format(&self) -> Option<ApiFormat> {
+        self.api().map(|(format, _)| format).or(self.recorded.as_ref().map(|recorded| recorded.api))
+    }
 }
 
 fn attempts() -> u32 {
@@ -251,7 +256,9 @@ pub struct TestFile {
     pub rows: Vec<Map<String, Value>>,
     /// By step name: one reply for every call, or a list of replies in call order. A text is the answer
     /// itself, an object is answered as JSON; `{ $cut: text }` is an answer cut at its length,
-    /// `{ $refuse: text }` a refusal, `{ $fail: text }` a server error.
+    /// `{ $refuse: text }` a refusal, `{ $fail: text }` a server error, `{ $tools: [{ name, arguments }] }`
+    /// calls of tools, with a `$text` beside them if there is one; `{ $answers: [...] }` are the answers of one
+    /// call under `samples_per_call`.
     #[serde(default)]
     pub replies: IndexMap<String, Value>,
     /// The rows that must be kept, in order; only the fields given are compared.

@@ -93,7 +93,7 @@ pub fn ended(row: &Fields, store: Option<&Store>) -> Option<EndedRow> {
 /// The text that a row's last call was answered with.
 fn last_answer(row: &Fields, store: &Store) -> Option<String> {
     let key = row.get(CALLS)?.as_array()?.last()?["key"].as_str()?.parse().ok()?;
-    Some(stored(store, key).ok()??.exchange.answer?.text)
+    Some(stored(store, key).ok()??.exchange.answer?.shown())
 }
 
 /// The folder of a pipeline's newest run, where its rejects and failures are; `None` when it never ran.

@@ -8,12 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::api::Api;
 use super::format::{
-    ANSWER_TOOL, ANSWER_TOOL_ABOUT, ApiFormat, Said, Structured, WireFormat, add_extra, misread,
-    told_messages, unreadable,
+    ANSWER_TOOL, ANSWER_TOOL_ABOUT, ApiFormat, Structured, WireFormat, add_extra, arguments, counted,
+    misread, partless, told_messages, unreadable,
 };
 use super::stream::{Assemble, append};
 use super::wire::MAX_TOKENS_DEFAULT;
-use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
+use super::{Answer, Fault, Finish, Message, Request, Role, Tool, ToolCall, ToolChoice, Usage};
 
 /// Anthropic's messages.
 pub struct Anthropic;
@@ -72,6 +72,18 @@ impl WireFormat for Anthropic {
             body.insert("tools".to_owned(), json!([tool]));
             body.insert("tool_choice".to_owned(), json!({ "type": "tool", "name": ANSWER_TOOL }));
         }
+        if !request.tools.is_empty() {
+            body.insert("tools".to_owned(), request.tools.iter().map(tool).collect());
+        }
+        if let Some(choice) = &request.tool_choice {
+            let choice = match choice {
+                ToolChoice::Auto => json!({ "type": "auto" }),
+                ToolChoice::Required => json!({ "type": "any" }),
+                ToolChoice::None => json!({ "type": "none" }),
+                ToolChoice::Named(name) => json!({ "type": "tool", "name": name }),
+            };
+            body.insert("tool_choice".to_owned(), choice);
+        }
         add_extra(&mut body, &request.extra);
         body
     }
@@ -91,19 +103,21 @@ impl WireFormat for Anthropic {
             Ok(envelope) => envelope,
             Err(error) => return misread(api, body, "a message", &error),
         };
-        let Some(content) = envelope.content else {
-            if super::fault::is_error(body) {
-                return super::format::classify(api, 200, &Default::default(), body, 0);
-            }
-            return Err(unreadable("invalid_reply", "the reply has neither `content` nor `error`"));
-        };
-        let (mut text, mut reasoning, mut spoke) = (String::new(), String::new(), false);
+        let Some(content) = envelope.content else { return partless(api, body, "content") };
+        let (mut text, mut reasoning, mut calls, mut spoke) =
+            (String::new(), String::new(), Vec::new(), false);
         for block in content {
             spoke |= matches!(block.r#type.as_deref(), Some("text" | "tool_use"));
             text.push_str(&block.text.unwrap_or_default());
             reasoning.push_str(&block.thinking.unwrap_or_default());
-            if block.name.as_deref() == Some(ANSWER_TOOL) {
-                text.push_str(&block.input.map(|input| input.to_string()).unwrap_or_default());
+            match (block.r#type.as_deref(), block.name) {
+                (Some("tool_use"), Some(name)) if name == ANSWER_TOOL => {
+                    text.push_str(&arguments(block.input));
+                }
+                (Some("tool_use"), Some(name)) => {
+                    calls.push(ToolCall { name, arguments: arguments(block.input) });
+                }
+                _ => {}
             }
         }
         let finish = match envelope.stop_reason.as_deref() {
@@ -113,11 +127,9 @@ impl WireFormat for Anthropic {
             _ => return Err(unreadable("empty_content", "the message has no text in `content`")),
         };
         Ok(Answer {
-            usage: envelope
-                .usage
-                .and_then(|usage| serde_json::from_value(usage).ok())
-                .and_then(WireUsage::read),
+            usage: counted(envelope.usage, WireUsage::read),
             reasoning: Some(reasoning).filter(|text| !text.is_empty()),
+            calls,
             ..Answer::new(text, finish, envelope.model.as_deref().unwrap_or(&api.model))
         })
     }
@@ -129,18 +141,31 @@ impl WireFormat for Anthropic {
         system.into_iter().chain(spoken).collect()
     }
 
-    fn reply(&self, said: &Said<'_>) -> Value {
-        let reason = match said.finish {
+    fn reply(&self, answer: &Answer) -> Value {
+        let reason = match answer.finish {
             Finish::Stop => "end_turn",
             Finish::Length => "max_tokens",
             Finish::Refusal => "refusal",
         };
+        let text = json!({ "type": "text", "text": answer.text });
+        let call = |call: &ToolCall| {
+            let input =
+                serde_json::from_str(&call.arguments).unwrap_or_else(|_| Value::from(&*call.arguments));
+            json!({ "type": "tool_use", "name": call.name, "input": input })
+        };
         json!({
-            "type": "message", "role": Role::Assistant, "model": said.model,
-            "content": [{ "type": "text", "text": said.text }], "stop_reason": reason,
-            "usage": { "input_tokens": 0, "output_tokens": 0 },
+            "type": "message", "role": Role::Assistant, "model": answer.model,
+            "content": std::iter::once(text).chain(answer.calls.iter().map(call)).collect::<Vec<_>>(),
+            "stop_reason": reason, "usage": { "input_tokens": 0, "output_tokens": 0 },
         })
     }
+}
+
+fn tool(tool: &Tool) -> Value {
+    json!({
+        "name": tool.name, "description": tool.description.as_deref().unwrap_or_default(),
+        "input_schema": tool.parameters,
+    })
 }
 
 /// The events of a streamed message: its start, its blocks in pieces, its end.

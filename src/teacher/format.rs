@@ -5,6 +5,7 @@
 
 use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::anthropic::Anthropic;
@@ -16,7 +17,7 @@ use super::http::RawReply;
 use super::openai::OpenAi;
 use super::responses::Responses;
 use super::stream::Assemble;
-use super::{Answer, Fault, Finish, Message, Reply, Request};
+use super::{Answer, Fault, Finish, Logprob, Message, Reply, Request, Usage};
 use crate::problem::{KeyPath, Place, Problem};
 
 /// Which API a server speaks.
@@ -79,13 +80,6 @@ impl Structured {
     }
 }
 
-/// What a scripted model says, for [`WireFormat::reply`].
-pub struct Said<'a> {
-    pub text: &'a str,
-    pub finish: Finish,
-    pub model: &'a str,
-}
-
 /// What a wire format can do. Bodies are canonical: the same request gives the same bytes, and what only
 /// changes how a reply travels is added by [`WireFormat::dress`].
 pub trait WireFormat: Sync {
@@ -134,13 +128,23 @@ pub trait WireFormat: Sync {
     fn messages(&self, body: &Value) -> Vec<Message>;
 
     /// A reply as a server would send it.
-    fn reply(&self, said: &Said<'_>) -> Value;
+    fn reply(&self, answer: &Answer) -> Value;
+
+    /// Most answers that one request may ask for.
+    fn answers_max(&self) -> u32 {
+        1
+    }
+
+    /// Whether tokens come with their log probabilities, if they are asked for.
+    fn has_logprobs(&self) -> bool {
+        false
+    }
 }
 
 /// Keys of a request body that steps or textmill itself set in one format or another, with what to use
 /// instead. Budgets, draws and the reading of replies rest on them; the list is one for all formats, so that a
 /// step can change its teacher.
-const RESERVED: [(&str, &str); 21] = [
+const RESERVED: [(&str, &str); 24] = [
     ("model", "say `model` in the teacher; one model is one teacher"),
     ("messages", MADE),
     ("input", MADE),
@@ -161,8 +165,12 @@ const RESERVED: [(&str, &str); 21] = [
     ("text", SHAPE),
     ("stream", "say `stream` in the teacher"),
     ("stream_options", "say `stream` in the teacher"),
-    ("n", "only one answer is read from a reply; use `samples`"),
+    ("n", "the step has the keys `samples` and `samples_per_call`"),
+    ("tool_choice", "the step has a key `tool_choice`"),
+    ("logprobs", LOGPROBS),
+    ("top_logprobs", LOGPROBS),
 ];
+const LOGPROBS: &str = "the step has the keys `logprobs_into` and `top_logprobs`";
 const MADE: &str = "they are made from `prompt`";
 const MAX_TOKENS: &str =
     "the step has a key `max_tokens`; a teacher's `max_tokens_key` gives it another name";
@@ -228,13 +236,77 @@ pub(super) fn unreadable(code: &'static str, message: impl Into<String>) -> Faul
 /// What a body is that could not be read as `what`: an error, a web page, or broken.
 pub(super) fn misread(api: &Api, body: &str, what: &str, error: &serde_json::Error) -> Result<Answer, Fault> {
     if fault::is_error(body) {
-        return classify(api, 200, &HeaderMap::new(), body, 0);
+        return told_error(api, body);
     }
     let message = match body.trim_start().starts_with('<') {
         true => format!("the reply is a web page, not {what}; is the teacher's `url` right?"),
         false => format!("the reply is not {what}: {error}"),
     };
     Err(unreadable("invalid_reply", message))
+}
+
+/// What a body is that has no `part`, which every answer has: an error, or nothing known.
+pub(super) fn partless(api: &Api, body: &str, part: &str) -> Result<Answer, Fault> {
+    if fault::is_error(body) {
+        return told_error(api, body);
+    }
+    Err(unreadable("invalid_reply", format!("the reply has neither `{part}` nor `error`")))
+}
+
+/// The error that a body with a good status tells of.
+pub(super) fn told_error(api: &Api, body: &str) -> Result<Answer, Fault> {
+    classify(api, 200, &HeaderMap::new(), body, 0)
+}
+
+/// The token counts of a reply. Read apart, so that an odd count does not cost the answer.
+pub(super) fn counted<W: DeserializeOwned>(
+    usage: Option<Value>,
+    read: impl FnOnce(W) -> Option<Usage>,
+) -> Option<Usage> {
+    read(serde_json::from_value(usage?).ok()?)
+}
+
+/// The answers of one reply as one, with the others behind it. Where none is an answer, the reply is what the
+/// first one is; beside good ones, one that is none is an empty answer, so that only it is lost.
+pub(super) fn together(
+    api: &Api,
+    answers: Vec<Result<Answer, Fault>>,
+    usage: Option<Usage>,
+) -> Result<Answer, Fault> {
+    let none_is_good = answers.iter().all(Result::is_err);
+    let mut answers = answers.into_iter().map(|answer| match answer {
+        Err(_) if !none_is_good => Ok(Answer::new(String::new(), Finish::Stop, &api.model)),
+        answer => answer,
+    });
+    let first = answers.next().unwrap_or_else(|| {
+        Err(unreadable("empty_choices", "the reply has no answer in its list of answers"))
+    })?;
+    Ok(Answer { usage, others: answers.collect::<Result<_, _>>()?, ..first })
+}
+
+/// Tokens with their log probabilities, as both of OpenAI's APIs give them.
+pub(super) fn logprobs(tokens: Option<Value>) -> Option<Vec<Logprob>> {
+    #[derive(serde::Deserialize)]
+    struct WireLogprob {
+        token: String,
+        logprob: f64,
+        top_logprobs: Option<Vec<WireLogprob>>,
+    }
+    fn read(wire: WireLogprob) -> Logprob {
+        let top = wire.top_logprobs.into_iter().flatten().map(read).collect();
+        Logprob { token: wire.token, logprob: wire.logprob, top }
+    }
+    let tokens: Vec<WireLogprob> = serde_json::from_value(tokens?).ok()?;
+    Some(tokens.into_iter().map(read).collect())
+}
+
+/// The arguments of a tool as their text, whether a server gives a text or a value.
+pub(super) fn arguments(value: Option<Value>) -> String {
+    match value {
+        Some(Value::String(text)) => text,
+        Some(value) => value.to_string(),
+        None => String::new(),
+    }
 }
 
 /// What an error means, wherever it stands. A prompt that a filter declined is an answer.
@@ -305,7 +377,7 @@ pub(super) fn fits_strict(schema: &Value) -> bool {
 }
 
 /// The name of the tool by whose arguments a model answers, under [`Structured::Tool`].
-pub(super) const ANSWER_TOOL: &str = "answer";
+pub const ANSWER_TOOL: &str = "answer";
 
 /// What the answer's tool is for, in the model's words.
 pub(super) const ANSWER_TOOL_ABOUT: &str = "Gives the answer.";
@@ -320,6 +392,32 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::teacher::ToolCall;
+
+    #[test]
+    fn formats_that_give_several_answers_read_each_on_its_own() {
+        let several = |format: &ApiFormat| format.wire().answers_max() > 1;
+        for format in ApiFormat::ALL.into_iter().filter(several) {
+            let (wire, api) = (format.wire(), Api::named("m"));
+            let other = |text: &str, finish| Answer::new(text.to_owned(), finish, "m");
+            let others =
+                vec![other("b", Finish::Length), other("c", Finish::Refusal), other("d", Finish::Stop)];
+            let said = Answer { others, ..other("a", Finish::Stop) };
+            let read = wire.read(&api, &wire.reply(&said).to_string()).unwrap();
+            assert_eq!((read.others, read.text), (said.others, said.text), "{}", wire.name());
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_none_costs_only_itself() {
+        let (api, broken) = (Api::named("m"), || Err(unreadable("empty_content", "m")));
+        let good = Answer::new("a".to_owned(), Finish::Stop, "m");
+        let read = together(&api, vec![broken(), Ok(good.clone())], None).unwrap();
+        assert_eq!((read.text.as_str(), read.others), ("", vec![good]));
+        for answers in [vec![broken(), broken()], Vec::new()] {
+            assert!(matches!(together(&api, answers, None), Err(Fault::Transient { .. })));
+        }
+    }
 
     #[test]
     fn every_format_reads_what_it_writes() {
@@ -327,12 +425,16 @@ mod tests {
             let (wire, api) = (format.wire(), Api::named("m"));
             assert_eq!(ApiFormat::named(wire.name()), Some(format));
             for finish in [Finish::Stop, Finish::Length, Finish::Refusal] {
-                let body = wire.reply(&Said { text: "a \"b\"\n", finish, model: "m-2" }).to_string();
-                let read = wire.read(&api, &body).unwrap();
-                let found = (read.text.as_str(), read.finish, read.model.as_str());
-                assert_eq!(found, ("a \"b\"\n", finish, "m-2"), "{body}");
-                assert_eq!(read.usage.map(super::super::Usage::total), Some(0), "{body}");
+                let said = Answer::new("a \"b\"\n".to_owned(), finish, "m-2");
+                let body = wire.reply(&said).to_string();
+                let usage = Some(Usage::default());
+                assert_eq!(wire.read(&api, &body), Ok(Answer { usage, ..said }), "{body}");
             }
+            let call = ToolCall { name: "f".to_owned(), arguments: r#"{"a":1}"#.to_owned() };
+            let calls = vec![call.clone(), ToolCall { name: "g".to_owned(), ..call }];
+            let said = Answer { calls, ..Answer::new(String::new(), Finish::Stop, "m") };
+            let read = wire.read(&api, &wire.reply(&said).to_string()).unwrap();
+            assert_eq!((read.calls, read.text), (said.calls, said.text), "{}", wire.name());
             assert!(matches!(wire.read(&api, "<html>"), Err(Fault::Transient { code: "invalid_reply", .. })));
             // A stream of nothing is a cut reply.
             assert_eq!(wire.assembler().body(), None);

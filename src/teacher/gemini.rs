@@ -3,15 +3,18 @@
 //! Request and reply bodies, nothing else. The API: ai.google.dev/api/generate-content. The model stands in the
 //! URL; in the canonical body it stands, too, so that a call's key knows it.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
 use super::format::{
-    ApiFormat, Said, Structured, WireFormat, add_extra, misread, texts_at, told_messages, unreadable,
+    ApiFormat, Structured, WireFormat, add_extra, arguments, counted, misread, partless, texts_at, together,
+    told_messages, unreadable,
 };
 use super::stream::Assemble;
-use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
+use super::{Answer, Fault, Finish, Logprob, Message, Request, Role, Tool, ToolCall, ToolChoice, Usage};
 
 /// Google's generateContent.
 pub struct Gemini;
@@ -50,8 +53,24 @@ impl WireFormat for Gemini {
         if !config.is_empty() {
             body.insert("generationConfig".to_owned(), Value::Object(config));
         }
+        if !request.tools.is_empty() {
+            let declarations: Vec<Value> = request.tools.iter().map(tool).collect();
+            body.insert("tools".to_owned(), json!([{ "functionDeclarations": declarations }]));
+        }
+        if let Some(choice) = &request.tool_choice {
+            body.insert("toolConfig".to_owned(), json!({ "functionCallingConfig": calling(choice) }));
+        }
         add_extra(&mut body, &request.extra);
         body
+    }
+
+    fn answers_max(&self) -> u32 {
+        // ai.google.dev/api/generate-content, `candidateCount`: models give at most 8.
+        8
+    }
+
+    fn has_logprobs(&self) -> bool {
+        true
     }
 
     fn stream_path(&self, model: &str) -> (String, Option<&'static str>) {
@@ -76,43 +95,13 @@ impl WireFormat for Gemini {
             Err(error) => return misread(api, body, "a generateContent reply", &error),
         };
         let model = envelope.model.as_deref().unwrap_or(&api.model);
-        let usage =
-            envelope.usage.and_then(|usage| serde_json::from_value(usage).ok()).and_then(WireUsage::read);
+        let usage = counted(envelope.usage, WireUsage::read);
         if let Some(why) = envelope.feedback.and_then(|feedback| feedback.block_reason) {
             let refused = format!("the prompt was blocked: {why}");
             return Ok(Answer { usage, ..Answer::new(refused, Finish::Refusal, model) });
         }
-        let Some(candidates) = envelope.candidates else {
-            if super::fault::is_error(body) {
-                return super::format::classify(api, 200, &Default::default(), body, 0);
-            }
-            return Err(unreadable("invalid_reply", "the reply has neither `candidates` nor `error`"));
-        };
-        let Some(candidate) = candidates.into_iter().next() else {
-            return Err(unreadable("empty_choices", "the reply has no candidate in `candidates`"));
-        };
-        let parts = candidate.content.and_then(|content| content.parts).unwrap_or_default();
-        let of = |thought: bool| -> String {
-            parts
-                .iter()
-                .filter(|part| part.thought == thought)
-                .filter_map(|part| part.text.as_deref())
-                .collect()
-        };
-        let (mut text, reasoning) = (of(false), of(true));
-        let finish = match candidate.finish_reason.as_deref().unwrap_or("STOP") {
-            "MAX_TOKENS" => Finish::Length,
-            why @ ("SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE") => {
-                if text.is_empty() {
-                    text = format!("the answer was blocked: {why}");
-                }
-                Finish::Refusal
-            }
-            _ if !parts.is_empty() => Finish::Stop,
-            _ => return Err(unreadable("empty_content", "the candidate has no text in `parts`")),
-        };
-        let reasoning = Some(reasoning).filter(|text| !text.is_empty());
-        Ok(Answer { usage, reasoning, ..Answer::new(text, finish, model) })
+        let Some(candidates) = envelope.candidates else { return partless(api, body, "candidates") };
+        together(api, candidates.into_iter().map(|candidate| candidate.read(model)).collect(), usage)
     }
 
     fn messages(&self, body: &Value) -> Vec<Message> {
@@ -126,58 +115,111 @@ impl WireFormat for Gemini {
         system.into_iter().chain(spoken).collect()
     }
 
-    fn reply(&self, said: &Said<'_>) -> Value {
-        let reason = match said.finish {
-            Finish::Stop => "STOP",
-            Finish::Length => "MAX_TOKENS",
-            Finish::Refusal => "SAFETY",
-        };
-        let content = json!({ "role": "model", "parts": [{ "text": said.text }] });
+    fn reply(&self, answer: &Answer) -> Value {
+        let candidates: Vec<Value> = answer.all().map(candidate).collect();
         json!({
-            "candidates": [{ "content": content, "finishReason": reason }], "modelVersion": said.model,
+            "candidates": candidates, "modelVersion": answer.model,
             "usageMetadata": { "promptTokenCount": 0, "candidatesTokenCount": 0 },
         })
     }
 }
 
-/// The pieces of a streamed reply, each a reply of its own; the last one has the finish reason.
+fn tool(tool: &Tool) -> Value {
+    json!({
+        "name": tool.name, "description": tool.description.as_deref().unwrap_or_default(),
+        "parametersJsonSchema": tool.parameters,
+    })
+}
+
+fn calling(choice: &ToolChoice) -> Value {
+    match choice {
+        ToolChoice::Auto => json!({ "mode": "AUTO" }),
+        ToolChoice::Required => json!({ "mode": "ANY" }),
+        ToolChoice::None => json!({ "mode": "NONE" }),
+        ToolChoice::Named(name) => json!({ "mode": "ANY", "allowedFunctionNames": [name] }),
+    }
+}
+
+/// An answer as a candidate of a reply.
+fn candidate(answer: &Answer) -> Value {
+    let reason = match answer.finish {
+        Finish::Stop => "STOP",
+        Finish::Length => "MAX_TOKENS",
+        Finish::Refusal => "SAFETY",
+    };
+    let call = |call: &ToolCall| {
+        let args = serde_json::from_str(&call.arguments).unwrap_or_else(|_| Value::from(&*call.arguments));
+        json!({ "functionCall": { "name": call.name, "args": args } })
+    };
+    let text = json!({ "text": answer.text });
+    let parts: Vec<Value> = std::iter::once(text).chain(answer.calls.iter().map(call)).collect();
+    json!({ "content": { "role": "model", "parts": parts }, "finishReason": reason })
+}
+
+/// The pieces of a streamed reply, each a reply of its own; the last one of a candidate has its finish reason.
 #[derive(Default)]
 struct Pieces {
     body: Map<String, Value>,
-    parts: Vec<Value>,
-    finish: Value,
+    /// By index.
+    candidates: BTreeMap<u64, Value>,
 }
 
 impl Assemble for Pieces {
     fn event(&mut self, data: Value) {
         let Value::Object(piece) = data else { return };
-        for (key, mut value) in piece {
-            if key == "candidates" {
-                let candidate = &mut value[0];
-                self.parts.extend(
-                    candidate["content"]["parts"].as_array_mut().map(std::mem::take).unwrap_or_default(),
-                );
-                if !candidate["finishReason"].is_null() {
-                    self.finish = candidate["finishReason"].take();
+        for (key, value) in piece {
+            match value {
+                Value::Array(pieces) if key == "candidates" => {
+                    pieces.into_iter().for_each(|piece| self.candidate(piece));
                 }
-            } else {
-                self.body.insert(key, value);
+                value => {
+                    self.body.insert(key, value);
+                }
             }
         }
     }
 
     fn body(&mut self) -> Option<Value> {
-        let ended_early = self.body.contains_key("error") || self.body.contains_key("promptFeedback");
-        if self.finish.is_null() && !ended_early {
+        let ended = |candidate: &Value| !candidate["finishReason"].is_null();
+        let is_whole = !self.candidates.is_empty() && self.candidates.values().all(ended);
+        let no_candidate = ["error", "promptFeedback"].iter().any(|key| self.body.contains_key(*key));
+        if !is_whole && !no_candidate {
             return None;
         }
         let mut body = std::mem::take(&mut self.body);
-        if !self.finish.is_null() {
-            let content = json!({ "role": "model", "parts": std::mem::take(&mut self.parts) });
-            let candidate = json!({ "content": content, "finishReason": self.finish.take() });
-            body.insert("candidates".to_owned(), json!([candidate]));
+        if is_whole {
+            let candidates = std::mem::take(&mut self.candidates).into_values().collect();
+            body.insert("candidates".to_owned(), candidates);
         }
         Some(Value::Object(body))
+    }
+}
+
+impl Pieces {
+    /// Adds a piece of a candidate: lists grow, anything else is the newest.
+    fn candidate(&mut self, mut piece: Value) {
+        let whole = self
+            .candidates
+            .entry(piece["index"].as_u64().unwrap_or(0))
+            .or_insert_with(|| json!({ "content": { "role": "model", "parts": [] } }));
+        move_list(&mut piece, whole, &["content", "parts"]);
+        for list in ["chosenCandidates", "topCandidates"] {
+            move_list(&mut piece, whole, &["logprobsResult", list]);
+        }
+        if !piece["finishReason"].is_null() {
+            whole["finishReason"] = piece["finishReason"].take();
+        }
+    }
+}
+
+/// Moves the items of a list in one object to the end of the same list in another.
+fn move_list(from: &mut Value, to: &mut Value, path: &[&str; 2]) {
+    let [outer, inner] = path;
+    let Some(items) = from.get_mut(outer).and_then(|value| value.get_mut(inner)) else { return };
+    let items = items.as_array_mut().map(std::mem::take).unwrap_or_default();
+    match &mut to[outer][inner] {
+        Value::Array(list) => list.extend(items),
+        slot => *slot = Value::Array(items),
     }
 }
 
@@ -201,6 +243,15 @@ fn generation_config(request: &Request, structured: Structured) -> Map<String, V
     }
     if let Some(seed) = request.seed {
         config.insert("seed".to_owned(), Value::from(seed));
+    }
+    if let Some(answers) = request.answers {
+        config.insert("candidateCount".to_owned(), Value::from(answers));
+    }
+    if let Some(top) = request.logprobs {
+        config.insert("responseLogprobs".to_owned(), Value::from(true));
+        if top > 0 {
+            config.insert("logprobs".to_owned(), Value::from(top));
+        }
     }
     if let (Some(schema), Structured::JsonSchema | Structured::JsonObject) = (&request.schema, structured) {
         config.insert("responseMimeType".to_owned(), Value::from("application/json"));
@@ -233,6 +284,68 @@ struct Envelope {
 struct Candidate {
     content: Option<Content>,
     finish_reason: Option<String>,
+    logprobs_result: Option<Value>,
+}
+
+impl Candidate {
+    fn read(self, model: &str) -> Result<Answer, Fault> {
+        let parts = self.content.and_then(|content| content.parts).unwrap_or_default();
+        let of = |thought: bool| -> String {
+            let texts = parts.iter().filter(|part| part.thought == thought);
+            texts.filter_map(|part| part.text.as_deref()).collect()
+        };
+        let (mut text, reasoning) = (of(false), of(true));
+        let finish = match self.finish_reason.as_deref().unwrap_or("STOP") {
+            "MAX_TOKENS" => Finish::Length,
+            why @ ("SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII" | "LANGUAGE") => {
+                if text.is_empty() {
+                    text = format!("the answer was blocked: {why}");
+                }
+                Finish::Refusal
+            }
+            _ if !parts.is_empty() => Finish::Stop,
+            _ => return Err(unreadable("empty_content", "the candidate has no text in `parts`")),
+        };
+        let call = |call: FunctionCall| ToolCall { name: call.name, arguments: arguments(call.args) };
+        Ok(Answer {
+            reasoning: Some(reasoning).filter(|text| !text.is_empty()),
+            calls: parts.into_iter().filter_map(|part| part.function_call).map(call).collect(),
+            logprobs: self.logprobs_result.and_then(logprobs),
+            ..Answer::new(text, finish, model)
+        })
+    }
+}
+
+/// The chosen tokens with the likeliest in the place of each.
+fn logprobs(result: Value) -> Option<Vec<Logprob>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct LogprobsResult {
+        chosen_candidates: Vec<Token>,
+        #[serde(default)]
+        top_candidates: Vec<Top>,
+    }
+    #[derive(Deserialize)]
+    struct Top {
+        #[serde(default)]
+        candidates: Vec<Token>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Token {
+        #[serde(default)]
+        token: String,
+        #[serde(default)]
+        log_probability: f64,
+    }
+    let read = |token: Token, top| Logprob { token: token.token, logprob: token.log_probability, top };
+    let result: LogprobsResult = serde_json::from_value(result).ok()?;
+    let mut tops = result.top_candidates.into_iter();
+    let tokens = result.chosen_candidates.into_iter().map(|token| {
+        let top = tops.next().into_iter().flat_map(|top| top.candidates);
+        read(token, top.map(|token| read(token, Vec::new())).collect())
+    });
+    Some(tokens.collect())
 }
 
 #[derive(Deserialize)]
@@ -241,10 +354,18 @@ struct Content {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Part {
     text: Option<String>,
     #[serde(default)]
     thought: bool,
+    function_call: Option<FunctionCall>,
+}
+
+#[derive(Deserialize)]
+struct FunctionCall {
+    name: String,
+    args: Option<Value>,
 }
 
 #[derive(Deserialize)]

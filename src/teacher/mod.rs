@@ -56,8 +56,54 @@ pub struct Request {
     pub seed: Option<i64>,
     /// The shape the answer must have, for servers that can hold a model to one.
     pub schema: Option<Value>,
+    /// What the model may call.
+    pub tools: Vec<Tool>,
+    /// Whether it must; the server's default when absent.
+    pub tool_choice: Option<ToolChoice>,
+    /// Answers wanted in one reply; one when absent.
+    pub answers: Option<u32>,
+    /// Wants the log probability of each token, and those of this many of the likeliest in its place.
+    pub logprobs: Option<u32>,
     /// Any other key of the request body, as the user wrote it.
     pub extra: Map<String, Value>,
+}
+
+/// A function that a model is told it may call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tool {
+    pub name: String,
+    pub description: Option<String>,
+    /// The JSON Schema of its arguments.
+    pub parameters: Value,
+}
+
+/// Which tools a model calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// As it sees fit.
+    Auto,
+    /// One at least.
+    Required,
+    /// None, though it knows of them.
+    None,
+    Named(String),
+}
+
+/// A tool that a model called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    pub name: String,
+    /// The text of a JSON object, if the model wrote one.
+    pub arguments: String,
+}
+
+/// A token of an answer with its natural logarithm of a probability.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprob {
+    pub token: String,
+    pub logprob: f64,
+    /// The likeliest tokens in its place, as many as were asked for.
+    pub top: Vec<Logprob>,
 }
 
 /// Tokens that a server says it counted.
@@ -109,11 +155,41 @@ pub struct Answer {
     pub model: String,
     /// What the model wrote before its answer, where the server shows it.
     pub reasoning: Option<String>,
+    /// The tools that it called.
+    pub calls: Vec<ToolCall>,
+    /// Its tokens, where they were asked for and the server gives them.
+    pub logprobs: Option<Vec<Logprob>>,
+    /// The other answers of a reply to a request for several. They have no usage of their own.
+    pub others: Vec<Answer>,
 }
 
 impl Answer {
     pub fn new(text: String, finish: Finish, model: &str) -> Answer {
-        Answer { text, finish, usage: None, model: model.to_owned(), reasoning: None }
+        Answer {
+            text,
+            finish,
+            usage: None,
+            model: model.to_owned(),
+            reasoning: None,
+            calls: Vec::new(),
+            logprobs: None,
+            others: Vec::new(),
+        }
+    }
+
+    /// All answers of the reply, in their order.
+    pub fn all(&self) -> impl Iterator<Item = &Answer> {
+        std::iter::once(self).chain(&self.others)
+    }
+
+    /// The text and the calls of all answers, for people.
+    pub fn shown(&self) -> String {
+        let one = |answer: &Answer| {
+            let calls = answer.calls.iter().map(|call| format!("{}({})", call.name, call.arguments));
+            let text = Some(answer.text.clone()).filter(|text| !text.is_empty() || answer.calls.is_empty());
+            text.into_iter().chain(calls).collect::<Vec<_>>().join("\n")
+        };
+        self.all().map(one).collect::<Vec<_>>().join("\n\n")
     }
 }
 

@@ -3,17 +3,16 @@
 //! Request and reply bodies, nothing else. The API: platform.openai.com/docs/api-reference/chat.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
-use reqwest::header::HeaderMap;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, MaxTokensKey};
-use super::format::{self, Said, Structured, WireFormat, classify, fits_strict, misread, unreadable};
+use super::format::{self, Structured, WireFormat, fits_strict, misread, partless, told_error, unreadable};
 use super::stream::{Assemble, append};
-use super::{Answer, Fault, Finish, Message, Request, Usage, fault};
+use super::{Answer, Fault, Finish, Message, Request, Tool, ToolCall, ToolChoice, Usage};
 
 /// OpenAI's chat completions.
 pub struct OpenAi;
@@ -67,8 +66,18 @@ impl WireFormat for OpenAi {
             }
             _ => {}
         }
+        add_wishes(&mut body, request);
         format::add_extra(&mut body, &request.extra);
         body
+    }
+
+    fn answers_max(&self) -> u32 {
+        // platform.openai.com/docs/api-reference/chat/create, `n`.
+        128
+    }
+
+    fn has_logprobs(&self) -> bool {
+        true
     }
 
     fn dress(&self, api: &Api, body: &mut Map<String, Value>) {
@@ -87,64 +96,88 @@ impl WireFormat for OpenAi {
             Ok(envelope) => envelope,
             Err(error) => return misread(api, body, "a chat completion", &error),
         };
-        let Some(choices) = envelope.choices else {
-            if fault::is_error(body) {
-                return classify(api, 200, &HeaderMap::new(), body, 0);
-            }
-            return Err(unreadable("invalid_reply", "the reply has neither `choices` nor `error`"));
-        };
-        let choice = choices.into_iter().next();
-        if envelope.error.is_some() || choice.as_ref().is_some_and(|choice| choice.error.is_some()) {
-            return classify(api, 200, &HeaderMap::new(), body, 0);
+        let Some(choices) = envelope.choices else { return partless(api, body, "choices") };
+        if envelope.error.is_some() {
+            return told_error(api, body);
         }
-        let Some(choice) = choice else {
-            return Err(unreadable("empty_choices", "the reply has no choice in `choices`"));
-        };
-        let message = choice.message.unwrap_or_default();
-        let said = message.content.map(|content| content.0);
-        let refusal = message.refusal.filter(|refusal| !refusal.is_empty());
-        let finish = match choice.finish_reason.as_deref() {
-            _ if refusal.is_some() => Finish::Refusal,
-            Some("content_filter" | "refusal" | "safety") => Finish::Refusal,
-            Some("length" | "max_tokens") => Finish::Length,
-            Some("error") => return Err(unreadable("error_in_reply", "the server broke the answer off")),
-            _ if said.is_some() => Finish::Stop,
-            _ => return Err(unreadable("empty_content", "the answer has no `content`")),
-        };
-        let text = said.filter(|said| !said.is_empty()).or(refusal).unwrap_or_default();
         let model = envelope.model.as_deref().unwrap_or(&api.model);
-        Ok(Answer {
-            usage: envelope.usage.and_then(|usage| read_usage(usage.get())),
-            reasoning: message.reasoning_content.or(message.reasoning).filter(|text| !text.is_empty()),
-            ..Answer::new(text, finish, model)
-        })
+        let answers = choices.into_iter().map(|choice| match choice.error {
+            Some(_) => told_error(api, body),
+            None => choice.read(model),
+        });
+        format::together(api, answers.collect(), format::counted(envelope.usage, WireUsage::read))
     }
 
     fn messages(&self, body: &Value) -> Vec<Message> {
         serde_json::from_value(body["messages"].clone()).unwrap_or_default()
     }
 
-    fn reply(&self, said: &Said<'_>) -> Value {
-        let (message, finish) = match said.finish {
-            Finish::Stop => (json!({ "role": "assistant", "content": said.text }), "stop"),
-            Finish::Length => (json!({ "role": "assistant", "content": said.text }), "length"),
-            Finish::Refusal => {
-                (json!({ "role": "assistant", "content": null, "refusal": said.text }), "stop")
-            }
-        };
+    fn reply(&self, answer: &Answer) -> Value {
+        let choices: Vec<Value> = answer.all().enumerate().map(choice).collect();
         json!({
-            "object": "chat.completion", "model": said.model,
-            "choices": [{ "index": 0, "message": message, "finish_reason": finish }],
+            "object": "chat.completion", "model": answer.model, "choices": choices,
             "usage": { "prompt_tokens": 0, "completion_tokens": 0 },
         })
     }
+}
+
+/// The keys of what else may be wanted: tools, several answers, log probabilities.
+fn add_wishes(body: &mut Map<String, Value>, request: &Request) {
+    if !request.tools.is_empty() {
+        body.insert("tools".to_owned(), request.tools.iter().map(tool).collect());
+    }
+    if let Some(choice) = &request.tool_choice {
+        body.insert("tool_choice".to_owned(), tool_choice(choice));
+    }
+    if let Some(answers) = request.answers {
+        body.insert("n".to_owned(), Value::from(answers));
+    }
+    if let Some(top) = request.logprobs {
+        body.insert("logprobs".to_owned(), Value::from(true));
+        if top > 0 {
+            body.insert("top_logprobs".to_owned(), Value::from(top));
+        }
+    }
+}
+
+fn tool(tool: &Tool) -> Value {
+    let strict = fits_strict(&tool.parameters);
+    let function = json!({
+        "name": tool.name, "description": tool.description.as_deref().unwrap_or_default(),
+        "parameters": tool.parameters, "strict": strict,
+    });
+    json!({ "type": "function", "function": function })
+}
+
+fn tool_choice(choice: &ToolChoice) -> Value {
+    match choice {
+        ToolChoice::Auto => Value::from("auto"),
+        ToolChoice::Required => Value::from("required"),
+        ToolChoice::None => Value::from("none"),
+        ToolChoice::Named(name) => json!({ "type": "function", "function": { "name": name } }),
+    }
+}
+
+/// An answer as a choice of a reply.
+fn choice((index, answer): (usize, &Answer)) -> Value {
+    let mut message = match answer.finish {
+        Finish::Stop | Finish::Length => json!({ "role": "assistant", "content": answer.text }),
+        Finish::Refusal => json!({ "role": "assistant", "content": null, "refusal": answer.text }),
+    };
+    if !answer.calls.is_empty() {
+        let call = |call: &ToolCall| json!({ "type": "function", "function": { "name": call.name, "arguments": call.arguments } });
+        message["tool_calls"] = answer.calls.iter().map(call).collect();
+    }
+    let finish = if answer.finish == Finish::Length { "length" } else { "stop" };
+    json!({ "index": index, "message": message, "finish_reason": finish })
 }
 
 /// The chunks of a streamed completion. Only `[DONE]` ends it: the usage comes behind the finish reason.
 #[derive(Default)]
 struct Chunks {
     body: Map<String, Value>,
-    choice: Value,
+    /// By index.
+    choices: BTreeMap<u64, Value>,
     done: bool,
 }
 
@@ -176,27 +209,57 @@ impl Assemble for Chunks {
         }
         let mut body = std::mem::take(&mut self.body);
         body.insert("object".to_owned(), Value::from("chat.completion"));
-        let choices = if self.choice.is_null() { json!([]) } else { json!([self.choice.take()]) };
-        body.insert("choices".to_owned(), choices);
+        body.insert("choices".to_owned(), std::mem::take(&mut self.choices).into_values().collect());
         Some(Value::Object(body))
     }
 }
 
 impl Chunks {
-    /// Adds a piece of the first choice; only one is asked for.
+    /// Adds a piece of a choice.
     fn choice(&mut self, piece: &Value) {
-        if piece["index"].as_u64().unwrap_or(0) != 0 {
-            return;
+        let choice = self.choices.entry(piece["index"].as_u64().unwrap_or(0)).or_default();
+        for (key, value) in piece["delta"].as_object().into_iter().flatten() {
+            match (key.as_str(), value) {
+                ("tool_calls", Value::Array(calls)) => {
+                    calls.iter().for_each(|call| add_call(&mut choice["message"]["tool_calls"], call));
+                }
+                (_, Value::String(_)) => append(&mut choice["message"], key, value),
+                _ => {}
+            }
         }
-        let delta = piece["delta"].as_object().into_iter().flatten();
-        for (key, value) in delta.filter(|(_, value)| value.is_string()) {
-            append(&mut self.choice["message"], key, value);
+        if let Some(tokens) = piece["logprobs"]["content"].as_array() {
+            extend(&mut choice["logprobs"]["content"], tokens);
         }
         for key in ["finish_reason", "error"] {
             if !piece[key].is_null() {
-                self.choice[key] = piece[key].clone();
+                choice[key] = piece[key].clone();
             }
         }
+    }
+}
+
+fn extend(list: &mut Value, more: &[Value]) {
+    match list {
+        Value::Array(list) => list.extend_from_slice(more),
+        slot => *slot = Value::from(more),
+    }
+}
+
+/// Adds a piece of a call: to the one with its index, or, where a server gives none, to the last one unless it
+/// begins another.
+fn add_call(calls: &mut Value, piece: &Value) {
+    if calls.is_null() {
+        *calls = json!([]);
+    }
+    let Some(calls) = calls.as_array_mut() else { return };
+    let place = match &piece["index"] {
+        Value::Null if piece["id"].is_string() => None,
+        Value::Null => calls.len().checked_sub(1),
+        index => calls.iter().position(|call| call["index"] == *index),
+    };
+    let Some(place) = place else { return calls.push(piece.clone()) };
+    for key in ["name", "arguments"] {
+        append(&mut calls[place]["function"], key, &piece["function"][key]);
     }
 }
 
@@ -205,9 +268,7 @@ impl Chunks {
 struct Envelope<'a> {
     error: Option<IgnoredAny>,
     choices: Option<Vec<Choice<'a>>>,
-    /// Read apart, so that an odd count does not cost the answer.
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
+    usage: Option<Value>,
     #[serde(borrow)]
     model: Option<Cow<'a, str>>,
 }
@@ -218,16 +279,68 @@ struct Choice<'a> {
     message: Option<WireMessage>,
     #[serde(borrow)]
     finish_reason: Option<Cow<'a, str>>,
+    logprobs: Option<WireLogprobs>,
+}
+
+#[derive(serde::Deserialize)]
+struct WireLogprobs {
+    content: Option<Value>,
+}
+
+impl Choice<'_> {
+    fn read(self, model: &str) -> Result<Answer, Fault> {
+        let message = self.message.unwrap_or_default();
+        let said = message.content.map(|content| content.0);
+        let calls: Vec<ToolCall> =
+            message.tool_calls.into_iter().flatten().filter_map(WireCall::read).collect();
+        let refusal = message.refusal.filter(|refusal| !refusal.is_empty());
+        let finish = match self.finish_reason.as_deref() {
+            _ if refusal.is_some() => Finish::Refusal,
+            Some("content_filter" | "refusal" | "safety") => Finish::Refusal,
+            Some("length" | "max_tokens") => Finish::Length,
+            Some("error") => return Err(unreadable("error_in_reply", "the server broke the answer off")),
+            _ if said.is_some() || !calls.is_empty() => Finish::Stop,
+            _ => return Err(unreadable("empty_content", "the answer has no `content`")),
+        };
+        let text = said.filter(|said| !said.is_empty()).or(refusal).unwrap_or_default();
+        Ok(Answer {
+            reasoning: message.reasoning_content.or(message.reasoning).filter(|text| !text.is_empty()),
+            calls,
+            logprobs: format::logprobs(self.logprobs.and_then(|logprobs| logprobs.content)),
+            ..Answer::new(text, finish, model)
+        })
+    }
 }
 
 #[derive(Default, serde::Deserialize)]
 struct WireMessage {
     content: Option<Content>,
     refusal: Option<String>,
+    tool_calls: Option<Vec<WireCall>>,
     /// DeepSeek, vLLM, llama.cpp.
     reasoning_content: Option<String>,
     /// OpenRouter, and vLLM since 0.12.
     reasoning: Option<String>,
+}
+
+#[derive(serde::Deserialize)]
+struct WireCall {
+    function: Option<WireFunction>,
+}
+
+#[derive(serde::Deserialize)]
+struct WireFunction {
+    name: String,
+    /// A text; an object from some servers.
+    arguments: Option<Value>,
+}
+
+impl WireCall {
+    /// Nothing for what is no function: tools of the server's own.
+    fn read(self) -> Option<ToolCall> {
+        let WireFunction { name, arguments } = self.function?;
+        Some(ToolCall { name, arguments: format::arguments(arguments) })
+    }
 }
 
 /// The text of an answer: one string, or a list of parts whose texts are joined.
@@ -263,40 +376,45 @@ impl<'de> Deserialize<'de> for Content {
     }
 }
 
-/// The token counts; `None` when they are not what they should be.
-fn read_usage(text: &str) -> Option<Usage> {
-    #[derive(serde::Deserialize)]
-    struct WireUsage {
-        prompt_tokens: Option<u64>,
-        completion_tokens: Option<u64>,
-        total_tokens: Option<u64>,
-        prompt_tokens_details: Option<Details>,
-        completion_tokens_details: Option<Details>,
-        /// DeepSeek.
-        prompt_cache_hit_tokens: Option<u64>,
+#[derive(serde::Deserialize)]
+struct WireUsage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    total_tokens: Option<u64>,
+    prompt_tokens_details: Option<Details>,
+    completion_tokens_details: Option<Details>,
+    /// DeepSeek.
+    prompt_cache_hit_tokens: Option<u64>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+struct Details {
+    cached_tokens: Option<u64>,
+    reasoning_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    /// The token counts; `None` when they are not what they should be.
+    fn read(self) -> Option<Usage> {
+        let input = self.prompt_tokens?;
+        let output = self.completion_tokens.or(self.total_tokens.map(|total| total.saturating_sub(input)))?;
+        let cached = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
+        let reasoning = self.completion_tokens_details.and_then(|details| details.reasoning_tokens);
+        Some(Usage {
+            input,
+            output,
+            cached_input: cached.or(self.prompt_cache_hit_tokens).unwrap_or(0).min(input),
+            reasoning: reasoning.unwrap_or(0).min(output),
+            ..Usage::default()
+        })
     }
-    #[derive(Default, serde::Deserialize)]
-    #[serde(default)]
-    struct Details {
-        cached_tokens: Option<u64>,
-        reasoning_tokens: Option<u64>,
-    }
-    let usage: WireUsage = serde_json::from_str(text).ok()?;
-    let input = usage.prompt_tokens?;
-    let output = usage.completion_tokens.or(usage.total_tokens.map(|total| total.saturating_sub(input)))?;
-    let cached = usage.prompt_tokens_details.and_then(|details| details.cached_tokens);
-    let reasoning = usage.completion_tokens_details.and_then(|details| details.reasoning_tokens);
-    Some(Usage {
-        input,
-        output,
-        cached_input: cached.or(usage.prompt_cache_hit_tokens).unwrap_or(0).min(input),
-        reasoning: reasoning.unwrap_or(0).min(output),
-        ..Usage::default()
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderMap;
+
     use super::*;
     use crate::teacher::format::{ApiFormat, answer, extra_problems, reply};
     use crate::teacher::http::RawReply;
@@ -338,7 +456,7 @@ mod tests {
         check(&text("a", "error"), Err("error_in_reply"));
         let parts = json!([{ "type": "thinking", "thinking": [] }, { "text": "a" }, { "text": "b" }]);
         check(
-            &choice(&json!({ "content": parts, "tool_calls": [1] }), &Value::Null),
+            &choice(&json!({ "content": parts, "tool_calls": [{ "type": "custom" }] }), &Value::Null),
             Ok(("ab", Finish::Stop)),
         );
         check(
@@ -409,6 +527,7 @@ mod tests {
             seed: Some(7),
             schema: Some(json!({ "type": "integer" })),
             extra: Map::from_iter([("top_p".to_owned(), json!(1)), ("model".to_owned(), json!("other"))]),
+            ..Request::default()
         };
         let written = body(&config(json!({})), &request).to_string();
         assert_eq!(

@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::api::Api;
 use super::format::{
-    ApiFormat, Said, Structured, WireFormat, add_extra, fits_strict, misread, texts_at, told_messages,
-    unreadable,
+    ApiFormat, Structured, WireFormat, add_extra, arguments, counted, fits_strict, logprobs, misread,
+    partless, texts_at, told_error, told_messages, unreadable,
 };
 use super::stream::Assemble;
-use super::{Answer, Fault, Finish, Message, Request, Role, Usage};
+use super::{Answer, Fault, Finish, Logprob, Message, Request, Role, Tool, ToolCall, ToolChoice, Usage};
 
 /// OpenAI's responses.
 pub struct Responses;
@@ -66,8 +66,13 @@ impl WireFormat for Responses {
             }
             _ => {}
         }
+        add_wishes(&mut body, request);
         add_extra(&mut body, &request.extra);
         body
+    }
+
+    fn has_logprobs(&self) -> bool {
+        true
     }
 
     fn dress(&self, api: &Api, body: &mut Map<String, Value>) {
@@ -86,11 +91,9 @@ impl WireFormat for Responses {
             Err(error) => return misread(api, body, "a response", &error),
         };
         if envelope.error.as_ref().is_some_and(|error| !error.is_null()) {
-            return super::format::classify(api, 200, &Default::default(), body, 0);
+            return told_error(api, body);
         }
-        let Some(output) = envelope.output else {
-            return Err(unreadable("invalid_reply", "the reply has neither `output` nor `error`"));
-        };
+        let Some(output) = envelope.output else { return partless(api, body, "output") };
         let mut said = Spoken::default();
         output.into_iter().for_each(|item| said.add(item));
         let why = envelope.incomplete_details.and_then(|details| details.reason).unwrap_or_default();
@@ -106,11 +109,10 @@ impl WireFormat for Responses {
         };
         let text = if said.text.is_empty() { said.refusal } else { said.text };
         Ok(Answer {
-            usage: envelope
-                .usage
-                .and_then(|usage| serde_json::from_value(usage).ok())
-                .and_then(WireUsage::read),
+            usage: counted(envelope.usage, WireUsage::read),
             reasoning: Some(said.reasoning).filter(|text| !text.is_empty()),
+            calls: said.calls,
+            logprobs: said.logprobs,
             ..Answer::new(text, finish, envelope.model.as_deref().unwrap_or(&api.model))
         })
     }
@@ -125,20 +127,52 @@ impl WireFormat for Responses {
         items.filter_map(message).collect()
     }
 
-    fn reply(&self, said: &Said<'_>) -> Value {
-        let part = match said.finish {
-            Finish::Refusal => json!({ "type": "refusal", "refusal": said.text }),
-            _ => json!({ "type": "output_text", "text": said.text }),
+    fn reply(&self, answer: &Answer) -> Value {
+        let part = match answer.finish {
+            Finish::Refusal => json!({ "type": "refusal", "refusal": answer.text }),
+            _ => json!({ "type": "output_text", "text": answer.text }),
         };
-        let cut = said.finish == Finish::Length;
+        let message = json!({ "type": "message", "role": Role::Assistant, "content": [part] });
+        let call = |call: &ToolCall| json!({ "type": "function_call", "name": call.name, "arguments": call.arguments });
+        let cut = answer.finish == Finish::Length;
         json!({
-            "object": "response", "model": said.model,
+            "object": "response", "model": answer.model,
             "status": if cut { "incomplete" } else { "completed" },
             "incomplete_details": cut.then(|| json!({ "reason": "max_output_tokens" })),
-            "output": [{ "type": "message", "role": Role::Assistant, "content": [part] }],
+            "output": std::iter::once(message).chain(answer.calls.iter().map(call)).collect::<Vec<_>>(),
             "usage": { "input_tokens": 0, "output_tokens": 0 },
         })
     }
+}
+
+/// The keys of what else may be wanted: tools, log probabilities.
+fn add_wishes(body: &mut Map<String, Value>, request: &Request) {
+    if !request.tools.is_empty() {
+        body.insert("tools".to_owned(), request.tools.iter().map(tool).collect());
+    }
+    if let Some(choice) = &request.tool_choice {
+        let choice = match choice {
+            ToolChoice::Auto => Value::from("auto"),
+            ToolChoice::Required => Value::from("required"),
+            ToolChoice::None => Value::from("none"),
+            ToolChoice::Named(name) => json!({ "type": "function", "name": name }),
+        };
+        body.insert("tool_choice".to_owned(), choice);
+    }
+    if let Some(top) = request.logprobs {
+        body.insert("include".to_owned(), json!(["message.output_text.logprobs"]));
+        if top > 0 {
+            body.insert("top_logprobs".to_owned(), Value::from(top));
+        }
+    }
+}
+
+/// Without `strict` this API takes it to be true, and refuses schemas outside of that subset.
+fn tool(tool: &Tool) -> Value {
+    json!({
+        "type": "function", "name": tool.name, "description": tool.description.as_deref().unwrap_or_default(),
+        "parameters": tool.parameters, "strict": fits_strict(&tool.parameters),
+    })
 }
 
 /// A message as an item of the input. What the model said before has the form of its own output: OpenAI takes a
@@ -194,12 +228,16 @@ struct Item {
     content: Option<Vec<Part>>,
     #[serde(default)]
     summary: Option<Vec<Part>>,
+    /// Of a call.
+    name: Option<String>,
+    arguments: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Part {
     text: Option<String>,
     refusal: Option<String>,
+    logprobs: Option<Value>,
 }
 
 /// What the items of an output say together.
@@ -209,6 +247,8 @@ struct Spoken {
     text: String,
     refusal: String,
     reasoning: String,
+    calls: Vec<ToolCall>,
+    logprobs: Option<Vec<Logprob>>,
 }
 
 impl Spoken {
@@ -220,7 +260,16 @@ impl Spoken {
                 for part in parts {
                     self.text.push_str(&part.text.unwrap_or_default());
                     self.refusal.push_str(&part.refusal.unwrap_or_default());
+                    // An empty list is what comes when they were not asked for.
+                    if let Some(tokens) = logprobs(part.logprobs).filter(|tokens| !tokens.is_empty()) {
+                        self.logprobs.get_or_insert_default().extend(tokens);
+                    }
                 }
+            }
+            Some("function_call") => {
+                self.spoke = true;
+                let (name, arguments) = (item.name.unwrap_or_default(), arguments(item.arguments));
+                self.calls.push(ToolCall { name, arguments });
             }
             Some("reasoning") => {
                 let parts = item.summary.into_iter().flatten().chain(parts);

@@ -8,10 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use crate::teacher::format::{ApiFormat, Said};
+use crate::teacher::format::ApiFormat;
 use crate::teacher::http::RawReply;
 use crate::teacher::wire::AskedBy;
-use crate::teacher::{Fault, Finish};
+use crate::teacher::{Answer, Fault, Finish, ToolCall};
 
 /// Replies by step name.
 #[derive(Default)]
@@ -70,17 +70,38 @@ impl Script {
 
 /// A reply as a server would send it.
 fn spoken(reply: &Value, format: ApiFormat, model: &str) -> Result<RawReply, Fault> {
-    let special = reply.as_object().filter(|map| map.len() == 1).and_then(|map| map.iter().next());
-    let (text, finish) = match special {
-        Some((key, text)) if key == "$cut" => (as_text(text), Finish::Length),
-        Some((key, text)) if key == "$refuse" => (as_text(text), Finish::Refusal),
-        Some((key, text)) if key == "$fail" => {
-            return Err(Fault::Transient { code: "server_error", message: as_text(text), billed: false });
-        }
-        _ => (as_text(reply), Finish::Stop),
-    };
-    let body = format.wire().reply(&Said { text: &text, finish, model });
+    let body = format.wire().reply(&answer(reply, model)?);
     Ok(RawReply { status: 200, headers: HeaderMap::new(), body: body.to_string() })
+}
+
+/// What a reply of a test says: `{ $cut: text }` and its kin, or the answer itself.
+fn answer(reply: &Value, model: &str) -> Result<Answer, Fault> {
+    let said = |text, finish| Answer::new(text, finish, model);
+    let special = reply.as_object().filter(|map| map.keys().all(|key| key.starts_with('$')));
+    let of = |key: &str| special.and_then(|map| map.get(key));
+    if let Some(text) = of("$cut") {
+        return Ok(said(as_text(text), Finish::Length));
+    }
+    if let Some(text) = of("$refuse") {
+        return Ok(said(as_text(text), Finish::Refusal));
+    }
+    if let Some(text) = of("$fail") {
+        return Err(Fault::Transient { code: "server_error", message: as_text(text), billed: false });
+    }
+    if let Some(Value::Array(answers)) = of("$answers") {
+        let mut answers = answers.iter().map(|reply| answer(reply, model));
+        let first = answers.next().unwrap_or_else(|| Ok(said(String::new(), Finish::Stop)))?;
+        return Ok(Answer { others: answers.collect::<Result<_, _>>()?, ..first });
+    }
+    if let Some(Value::Array(calls)) = of("$tools") {
+        let call = |call: &Value| ToolCall {
+            name: as_text(&call["name"]),
+            arguments: call.get("arguments").map(as_text).unwrap_or_default(),
+        };
+        let text = of("$text").map(as_text).unwrap_or_default();
+        return Ok(Answer { calls: calls.iter().map(call).collect(), ..said(text, Finish::Stop) });
+    }
+    Ok(said(as_text(reply), Finish::Stop))
 }
 
 fn as_text(value: &Value) -> String {

@@ -183,6 +183,85 @@ mod tests {
         assert_eq!(read(ApiFormat::Anthropic, &tool).unwrap().unwrap().text, "{\"n\":1}");
     }
 
+    /// The calls that events come to: two, the second of them in pieces where the format has them.
+    #[track_caller]
+    fn check_calls(format: ApiFormat, events: &Value) {
+        let answer = read(format, events.as_array().unwrap()).unwrap().unwrap();
+        let calls: Vec<(&str, &str)> =
+            answer.calls.iter().map(|call| (&*call.name, &*call.arguments)).collect();
+        assert_eq!((calls, &*answer.text), (vec![("f", "{}"), ("g", "{\"n\":1}")], ""));
+    }
+
+    #[test]
+    fn calls_come_in_pieces() {
+        let call = |index: u64, id: Value, name: Value, arguments: &str| {
+            let function = json!({ "name": name, "arguments": arguments });
+            let delta = json!({ "tool_calls": [{ "index": index, "id": id, "function": function }] });
+            json!({ "choices": [{ "index": 0, "delta": delta, "finish_reason": null }] })
+        };
+        let openai = json!([
+            call(0, json!("a"), json!("f"), "{}"),
+            call(1, json!("b"), json!("g"), ""),
+            call(1, Value::Null, Value::Null, "{\"n\""),
+            call(1, Value::Null, Value::Null, ":1}"),
+            { "choices": [{ "index": 0, "delta": {}, "finish_reason": "tool_calls" }] },
+            null,
+        ]);
+        check_calls(ApiFormat::Openai, &openai);
+        // Some servers count no calls.
+        let mut uncounted = openai;
+        for event in uncounted.as_array_mut().unwrap() {
+            if let Some(Value::Object(call)) = event.pointer_mut("/choices/0/delta/tool_calls/0") {
+                call.remove("index");
+            }
+        }
+        check_calls(ApiFormat::Openai, &uncounted);
+        let start = |name: &str| json!({ "type": "content_block_start", "content_block": { "type": "tool_use", "name": name, "input": {} } });
+        let delta = |json: &str| json!({ "type": "content_block_delta", "delta": { "type": "input_json_delta", "partial_json": json } });
+        let anthropic = json!([
+            { "type": "message_start", "message": {} }, start("f"), { "type": "content_block_stop" },
+            start("g"), delta(""), delta("{\"n\""), delta(":1}"), { "type": "content_block_stop" },
+            { "type": "message_delta", "delta": { "stop_reason": "tool_use" } }, { "type": "message_stop" },
+        ]);
+        check_calls(ApiFormat::Anthropic, &anthropic);
+        let part = |name: &str, args: Value| json!({ "functionCall": { "name": name, "args": args } });
+        let piece = |part: Value, finish: Value| json!({ "candidates": [{ "content": { "parts": [part] }, "finishReason": finish }] });
+        let gemini = json!([
+            piece(part("f", json!({})), Value::Null),
+            piece(part("g", json!({ "n": 1 })), json!("STOP"))
+        ]);
+        check_calls(ApiFormat::Gemini, &gemini);
+        let item = |name: &str, arguments: &str| json!({ "type": "function_call", "name": name, "arguments": arguments });
+        let response = json!({ "status": "completed", "output": [item("f", "{}"), item("g", "{\"n\":1}")] });
+        check_calls(ApiFormat::Responses, &json!([{ "type": "response.completed", "response": response }]));
+    }
+
+    #[test]
+    fn answers_and_log_probabilities_come_in_pieces() {
+        let chunk = |index: u64, text: &str| {
+            let token = json!({ "token": text, "logprob": -1.0 });
+            json!({ "choices": [{ "index": index, "delta": { "content": text }, "logprobs": { "content": [token] } }] })
+        };
+        let end = |index: u64, finish: &str| json!({ "choices": [{ "index": index, "delta": {}, "finish_reason": finish }] });
+        let openai =
+            [chunk(1, "c"), chunk(0, "a"), chunk(0, "b"), end(0, "stop"), end(1, "length"), Value::Null];
+        let piece = |index: u64, text: &str, finish: Value| {
+            let token = json!({ "token": text, "logProbability": -1.0 });
+            let content = json!({ "parts": [{ "text": text }] });
+            json!({ "candidates": [{ "index": index, "content": content, "finishReason": finish, "logprobsResult": { "chosenCandidates": [token] } }] })
+        };
+        let gemini =
+            [piece(1, "c", json!("MAX_TOKENS")), piece(0, "a", Value::Null), piece(0, "b", json!("STOP"))];
+        for (format, events) in [(ApiFormat::Openai, &openai[..]), (ApiFormat::Gemini, &gemini[..])] {
+            let answer = read(format, events).unwrap().unwrap();
+            let shown: Vec<_> = answer
+                .all()
+                .map(|answer| (&*answer.text, answer.finish, answer.logprobs.as_ref().map(Vec::len)))
+                .collect();
+            assert_eq!(shown, [("ab", Finish::Stop, Some(2)), ("c", Finish::Length, Some(1))]);
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_taken(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {

@@ -2,11 +2,12 @@
 //! letter of their JSON, and reads the same answers.
 //!
 //! The cassettes in `tests/cassettes/` are of llmock 0.2.2; `pipeline.yaml` beside them with a teacher's `record:`
-//! makes them anew.
+//! makes them anew. What llmock has not (`tools-*`, `several-*`) is written after the providers' API references.
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use textmill::data::read::read_dataset;
 
 use crate::workspace::Workspace;
 
@@ -14,14 +15,26 @@ fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cassettes"))
 }
 
-fn check(format: &str) {
+/// A workspace with a cassette of a format, and the pipeline that it belongs to.
+fn recorded(cassette: &str, pipeline: &str, format: &str) -> (Workspace, String) {
     let workspace = Workspace::new();
-    let cassette = std::fs::read_to_string(folder().join(format!("{format}.jsonl"))).unwrap();
-    workspace.write("cassette.jsonl", &cassette);
+    std::fs::copy(folder().join(cassette), workspace.path().join("cassette.jsonl")).unwrap();
     let teacher = format!("{{ recorded: {{ cassette: cassette.jsonl, model: some-model, api: {format} }} }}");
-    let pipeline = std::fs::read_to_string(folder().join("pipeline.yaml")).unwrap();
+    let pipeline = std::fs::read_to_string(folder().join(pipeline)).unwrap();
     let pipeline = pipeline.replace("writer: TEACHER", &format!("writer: {teacher}"));
     workspace.write("p.yaml", &pipeline);
+    (workspace, pipeline)
+}
+
+/// The rows of the dataset in `out`.
+fn dataset(workspace: &Workspace) -> Vec<Value> {
+    read_dataset(&workspace.path().join("out")).unwrap().map(|row| Value::Object(row.unwrap())).collect()
+}
+
+fn check(format: &str) {
+    let file = format!("{format}.jsonl");
+    let (workspace, pipeline) = recorded(&file, "pipeline.yaml", format);
+    let cassette = std::fs::read_to_string(folder().join(file)).unwrap();
     let accounts = workspace.json(&["run", "p.yaml", "--json"], 0);
     assert_eq!(accounts["tally"]["kept"], 2, "{format}: {accounts}");
     // Every recorded exchange was asked for.
@@ -40,6 +53,54 @@ fn check(format: &str) {
 #[test]
 fn each_format_asks_and_reads_as_it_was_recorded() {
     ["openai", "responses", "anthropic", "gemini"].into_iter().for_each(check);
+}
+
+#[test]
+fn tools_go_in_and_calls_come_out() {
+    for format in ["openai", "responses", "anthropic", "gemini"] {
+        let (workspace, _) = recorded(&format!("tools-{format}.jsonl"), "tools.yaml", format);
+        let accounts = workspace.json(&["run", "p.yaml", "--json"], 0);
+        assert_eq!((&accounts["tally"]["kept"], &accounts["calls"]["said"]["calls"]), (&json!(3), &json!(4)));
+        let call = |arguments: Value| json!([{ "name": "weather", "arguments": arguments }]);
+        let expected = [
+            json!({ "city": "Rome", "said": "", "calls": call(json!({ "city": "Rome", "unit": "celsius" })) }),
+            json!({ "city": "Oslo", "said": "", "calls": call(json!({ "city": "Oslo" })) }),
+            json!({ "city": "Bern", "said": "I cannot tell.", "calls": [] }),
+        ];
+        assert_eq!(dataset(&workspace), expected, "{format}");
+        let shown = "weather({\"city\":\"Oslo\"})";
+        workspace.run(&["show", "p.yaml", "--row", "1"]).ended(0).prints(&[shown, "a required property"]);
+    }
+}
+
+#[test]
+fn the_answers_of_one_call_are_taken_each_on_its_own() {
+    let token = |token: &str, logprob: f64| json!({ "token": token, "logprob": logprob });
+    let with_top = |mut first: Value, second: Value| {
+        first["top"] = json!([first, second]);
+        first
+    };
+    let tokens = json!([
+        with_top(token("Old", -0.5), token("Big", -1.25)),
+        with_top(token(".", -0.25), token("!", -2.5)),
+    ]);
+    for format in ["openai", "gemini"] {
+        let (workspace, _) = recorded(&format!("several-{format}.jsonl"), "several.yaml", format);
+        let accounts = workspace.json(&["run", "p.yaml", "--json"], 0);
+        let tally = &accounts["tally"];
+        assert_eq!((&tally["kept"], &tally["rejected"]), (&json!(1), &json!(2)), "{format}: {accounts}");
+        assert_eq!(accounts["calls"]["text"]["calls"], 1, "the prompt is paid once");
+        assert_eq!(dataset(&workspace), [json!({ "city": "Rome", "text": "Old.", "tokens": tokens })]);
+        let rejected = ["truncated", "missing_answer"];
+        workspace.run(&["show", "p.yaml", "--rejected", "--json"]).ended(0).prints(&rejected);
+    }
+    let (workspace, pipeline) = recorded("several-responses.jsonl", "several.yaml", "responses");
+    let message = "speaks `responses`, which gives one answer to a call";
+    workspace.run(&["check", "p.yaml"]).ended(2).says(&[message]);
+    let single = "      samples: 3\n      samples_per_call: 3\n";
+    workspace.write("p.yaml", &pipeline.replace(single, ""));
+    workspace.json(&["run", "p.yaml", "--json"], 0);
+    assert_eq!(dataset(&workspace)[0]["tokens"], tokens);
 }
 
 #[test]

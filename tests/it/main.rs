@@ -2,6 +2,7 @@
 //!
 //! One binary, so that it links once.
 
+mod asking;
 mod cassettes;
 mod cli;
 mod crash;

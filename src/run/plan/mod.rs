@@ -471,7 +471,7 @@ fn asking(
             ..Asking::default()
         });
         known.calls = [known.calls[0] + asks.calls[0], known.calls[1] + asks.calls[1]];
-        known.max_tokens = known.max_tokens.zip(asks.max_tokens).map(|(a, b)| a.max(b));
+        known.max_tokens = known.max_tokens.zip(asks.tokens_out_max()).map(|(a, b)| a.max(b));
         known.chained |= asks.chained;
     }
     lines

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::chat::{Ask, Choice, tokens};
 use super::config::{FakeConfig, Fault};
@@ -14,6 +14,7 @@ use super::dice::Dice;
 /// What the dice are used for, beside the texts of the choices (which use 0 to 127).
 const ID_SALT: u64 = 1 << 40;
 const LATENCY_SALT: u64 = 1 << 41;
+const LOGPROB_SALT: u64 = 1 << 42;
 /// Long enough for what was sent before to leave for the client.
 const BEFORE_BREAK: Duration = Duration::from_millis(20);
 /// Pieces of a slow body.
@@ -179,7 +180,7 @@ pub fn reply(
         object: "chat.completion",
         created: CREATED_FROM + id % CREATED_SPAN,
         model: &ask.model,
-        choices: choices.iter().enumerate().map(|(i, choice)| wire(i, choice, refused, id)).collect(),
+        choices: choices.iter().enumerate().map(|(i, choice)| wire(i, choice, refused, id, ask)).collect(),
         usage: (fault != Some(Fault::NoUsage)).then_some(usage),
         system_fingerprint: format!("fp_{:010x}", config.seed),
         echoed_key: key,
@@ -212,7 +213,7 @@ struct Completion<'a> {
 struct WireChoice<'a> {
     index: usize,
     message: WireMessage<'a>,
-    logprobs: Option<()>,
+    logprobs: Option<Value>,
     finish_reason: &'static str,
 }
 
@@ -221,6 +222,8 @@ struct WireMessage<'a> {
     role: &'static str,
     content: Option<&'a str>,
     refusal: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<Vec<Value>>,
 }
 
 #[derive(Serialize)]
@@ -230,16 +233,44 @@ struct Usage {
     total_tokens: u64,
 }
 
-fn wire(index: usize, choice: &Choice, refused: bool, id: u64) -> WireChoice<'_> {
+fn wire<'a>(index: usize, choice: &'a Choice, refused: bool, id: u64, ask: &Ask<'_>) -> WireChoice<'a> {
+    let calls = (!choice.calls.is_empty() && !refused).then(|| tool_calls(choice, index, id));
     let finish_reason = match (refused, choice.cut) {
         // Providers differ here: both are seen.
         (true, _) if id & 1 == 0 => "content_filter",
+        (false, _) if calls.is_some() => "tool_calls",
         (true, _) | (false, false) => "stop",
         (false, true) => "length",
     };
-    let content = (!refused).then_some(choice.text.as_str());
-    let message = WireMessage { role: "assistant", content, refusal: refused.then_some(REFUSAL) };
-    WireChoice { index, message, logprobs: None, finish_reason }
+    let content = (!refused && calls.is_none()).then_some(choice.text.as_str());
+    let logprobs = content.and(ask.logprobs).map(|top| logprobs(choice, index, top, id));
+    let refusal = refused.then_some(REFUSAL);
+    let message = WireMessage { role: "assistant", content, refusal, tool_calls: calls };
+    WireChoice { index, message, logprobs, finish_reason }
+}
+
+fn tool_calls(choice: &Choice, index: usize, id: u64) -> Vec<Value> {
+    let one = |(place, (name, arguments)): (usize, &(String, String))| {
+        let function = json!({ "name": name, "arguments": arguments });
+        json!({ "id": format!("call_{id:016x}_{index}_{place}"), "type": "function", "function": function })
+    };
+    choice.calls.iter().enumerate().map(one).collect()
+}
+
+/// Log probabilities that fall with each place among the likeliest; the token itself is the first of them.
+fn logprobs(choice: &Choice, index: usize, top: u64, id: u64) -> Value {
+    let mut dice = Dice::new(id, index as u128, LOGPROB_SALT);
+    let tokens = choice.pieces().into_iter().map(|token| {
+        let first = -dice.unit();
+        let one = |place: u64| {
+            let token = if place == 0 { token.clone() } else { format!("{token}{place}") };
+            json!({ "token": token, "logprob": first - place as f64, "bytes": token.as_bytes() })
+        };
+        let mut value = one(0);
+        value["top_logprobs"] = (0..top).map(one).collect();
+        value
+    });
+    json!({ "content": tokens.collect::<Vec<_>>(), "refusal": null })
 }
 
 fn server_error(status: u16, key: Option<&str>) -> Reply {
@@ -293,7 +324,6 @@ fn slow(config: &FakeConfig, body: Vec<u8>) -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
 
     const ASK: &[u8] = br#"{"model":"m","messages":[{"role":"user","content":"12345"}]}"#;
 

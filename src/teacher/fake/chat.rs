@@ -26,6 +26,26 @@ pub struct Ask<'a> {
     choices: u64,
     stop: Vec<String>,
     format: Format,
+    tools: Vec<Tool>,
+    call: Call,
+    /// The likeliest tokens to give beside each, if log probabilities are wanted.
+    pub logprobs: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Tool {
+    name: String,
+    #[serde(default)]
+    parameters: Value,
+}
+
+/// Which tools are called.
+#[derive(Debug)]
+enum Call {
+    AsItComes,
+    AtLeastOne,
+    Nothing,
+    Named(String),
 }
 
 #[derive(Debug)]
@@ -41,6 +61,8 @@ pub struct Choice {
     pub text: String,
     /// `max_tokens` cut the text.
     pub cut: bool,
+    /// Names and arguments of the tools that are called.
+    pub calls: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +76,15 @@ struct Wire<'a> {
     stop: Option<OneOrMany>,
     stream: Option<bool>,
     response_format: Option<Value>,
+    tools: Option<Vec<WireTool>>,
+    tool_choice: Option<Value>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct WireTool {
+    function: Tool,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +157,9 @@ impl<'a> Ask<'a> {
                 Some(OneOrMany::Many(stops)) => stops,
             },
             format: format(wire.response_format)?,
+            tools: wire.tools.into_iter().flatten().map(|tool| tool.function).collect(),
+            call: call(wire.tool_choice.as_ref())?,
+            logprobs: (wire.logprobs == Some(true)).then(|| wire.top_logprobs.unwrap_or(0)),
         })
     }
 
@@ -139,10 +173,31 @@ impl<'a> Ask<'a> {
     /// Prose gives away `key`, if there is one.
     pub fn think(&self, seed: u64, body_hash: u128, reply_bytes: u64, key: Option<&str>) -> Vec<Choice> {
         let choice = |index| {
-            let text = self.text(reply_bytes, key, &mut Dice::new(seed, body_hash, index));
-            self.cut(text)
+            let dice = &mut Dice::new(seed, body_hash, index);
+            let calls = self.calls(reply_bytes, dice);
+            match calls.is_empty() {
+                true => self.cut(self.text(reply_bytes, key, dice)),
+                false => Choice { text: String::new(), cut: false, calls },
+            }
         };
         (0..self.choices).map(choice).collect()
+    }
+
+    /// The tools that are called, with arguments that fit their parameters.
+    fn calls(&self, reply_bytes: u64, dice: &mut Dice) -> Vec<(String, String)> {
+        if self.tools.is_empty() || steered(&self.last_user).is_some() {
+            return Vec::new();
+        }
+        let bytes = usize::try_from(reply_bytes / 4).unwrap_or(usize::MAX);
+        let called: Vec<&Tool> = match &self.call {
+            Call::Nothing => Vec::new(),
+            Call::Named(name) => self.tools.iter().filter(|tool| tool.name == *name).collect(),
+            Call::AsItComes => (0..dice.below(3)).map(|_| dice.pick(&self.tools)).collect(),
+            Call::AtLeastOne => (0..=dice.below(2)).map(|_| dice.pick(&self.tools)).collect(),
+        };
+        let arguments =
+            |tool: &Tool, dice: &mut Dice| schema::fitting(&tool.parameters, bytes, dice).to_string();
+        called.into_iter().map(|tool| (tool.name.clone(), arguments(tool, dice))).collect()
     }
 
     fn text(&self, reply_bytes: u64, key: Option<&str>, dice: &mut Dice) -> String {
@@ -172,13 +227,20 @@ impl<'a> Ask<'a> {
         if let Some((end, _)) = end {
             text.truncate(end);
         }
-        Choice { text, cut: end.is_some() }
+        Choice { text, cut: end.is_some(), calls: Vec::new() }
     }
 }
 
 impl Choice {
     pub fn tokens(&self) -> u64 {
-        tokens(chars(&self.text))
+        let calls = self.calls.iter().map(|(name, arguments)| chars(name) + chars(arguments));
+        tokens(chars(&self.text) + calls.sum::<u64>())
+    }
+
+    /// The tokens of the text.
+    pub fn pieces(&self) -> Vec<String> {
+        let chars: Vec<char> = self.text.chars().collect();
+        chars.chunks(CHARS_PER_TOKEN as usize).map(|piece| piece.iter().collect()).collect()
     }
 }
 
@@ -197,6 +259,21 @@ fn content(raw: Option<&RawValue>) -> Result<Cow<'_, str>, String> {
     }
     let parts: Option<Vec<Part>> = serde_json::from_str(raw.get()).map_err(wrong)?;
     Ok(Cow::Owned(parts.unwrap_or_default().into_iter().filter_map(|part| part.text).collect()))
+}
+
+fn call(choice: Option<&Value>) -> Result<Call, String> {
+    match choice {
+        None => Ok(Call::AsItComes),
+        Some(choice) if choice == "auto" => Ok(Call::AsItComes),
+        Some(choice) if choice == "required" => Ok(Call::AtLeastOne),
+        Some(choice) if choice == "none" => Ok(Call::Nothing),
+        Some(choice) => match choice.pointer("/function/name").and_then(Value::as_str) {
+            Some(name) => Ok(Call::Named(name.to_owned())),
+            None => {
+                Err(format!("`tool_choice` is {choice}; known here: `auto`, `required`, `none`, a function"))
+            }
+        },
+    }
 }
 
 fn format(wanted: Option<Value>) -> Result<Format, String> {
@@ -235,7 +312,7 @@ mod tests {
     #[track_caller]
     fn check(prompt: &str, more: &Value, expected: Result<(&str, bool), &str>) {
         let found = think(&asking(prompt, more), 5).map(|mut choices| choices.remove(0));
-        let expected = expected.map(|(text, cut)| Choice { text: text.to_owned(), cut });
+        let expected = expected.map(|(text, cut)| Choice { text: text.to_owned(), cut, calls: Vec::new() });
         match (found, expected) {
             (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
             (found, expected) => assert_eq!(found, expected.map_err(str::to_owned)),
@@ -286,6 +363,26 @@ mod tests {
         let array = think(&asking("x", &json!({ "response_format": format })), 5).expect("choices");
         let array: Value = serde_json::from_str(&array[0].text).expect("JSON");
         assert!(array[0].is_boolean(), "{array}");
+    }
+
+    #[test]
+    fn tools_are_called_with_arguments_that_fit() {
+        let parameters =
+            json!({ "type": "object", "properties": { "a": { "const": 1 } }, "required": ["a"] });
+        let tool = json!({ "type": "function", "function": { "name": "f", "parameters": parameters } });
+        let calls = |choice: Value| {
+            let body = asking("x", &json!({ "n": 20, "tools": [tool], "tool_choice": choice }));
+            let choices = think(&body, 5).expect("choices");
+            choices.into_iter().map(|choice| choice.calls).collect::<Vec<_>>()
+        };
+        let call = ("f".to_owned(), r#"{"a":1}"#.to_owned());
+        assert!(calls(json!("none")).iter().all(Vec::is_empty));
+        assert!(calls(json!("required")).iter().all(|calls| calls.first() == Some(&call)));
+        let named = json!({ "type": "function", "function": { "name": "f" } });
+        assert!(calls(named).iter().all(|calls| *calls == std::slice::from_ref(&call)));
+        let free = calls(json!("auto"));
+        assert!(free.iter().any(Vec::is_empty) && free.iter().any(|calls| calls.len() == 2));
+        check("x", &json!({ "tools": [tool], "tool_choice": 1 }), Err("`tool_choice` is 1"));
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! What a reply says: about `--reply-bytes` of made-up prose; JSON that fits the `response_format` if
 //! there is one; a Python function if the last user message opens a fenced `python` block; exactly what stands
 //! between `<<reply>>` and `<</reply>>` in the last user message. `stop`, `max_tokens` and `n` hold for
-//! all of them. A token is 4 characters.
+//! all of them. A token is 4 characters. With `tools`, some replies are calls of them with arguments that
+//! fit, all where `tool_choice` says so; `logprobs` come with `top_logprobs`.
 //!
 //! The way of a request: read (400, 413), a place (`--in-flight`: 429 or wait), the allowances (429),
 //! `--fail-after`, faults that decline, latency, the reply or a fault that spoils it. A request refused
