@@ -18,13 +18,14 @@ answers() { for _ in $(seq 100); do curl -s -o /dev/null "$1" && return; sleep 0
 
 # mock FORMAT URL-PATH TEACHER-SETTINGS SERVER-FLAGS...
 mock() {
-  local format=$1 path=$2 settings=$3
+  local format=$1 path=$2 settings=$3 pipeline=mock.yaml
+  [ "$format" = embeddings ] && pipeline=vectors.yaml
   shift 3
   "$llmock" serve --port "$port" --log-level warning "$@" > "$folder/server.log" 2>&1 &
   server=$!
   answers "http://127.0.0.1:$port/health"
   rm -rf "$folder/run" && mkdir "$folder/run"
-  cp tests/servers/mock.yaml "$folder/run/p.yaml"
+  cp "tests/servers/$pipeline" "$folder/run/p.yaml"
   # The format is a key, which --set cannot rename.
   sed -i "s#openai: {.*#$format: { url: \"http://127.0.0.1:$port$path\", model: some-model, key_env: MOCK_KEY$settings }#" "$folder/run/p.yaml"
   (cd "$folder/run" && "$textmill" run p.yaml --json 2> stderr > accounts) || { cat "$folder/run/stderr"; exit 1; }
@@ -35,6 +36,8 @@ mock() {
 }
 
 all() {
+  # Embeddings do not stream.
+  [[ $1 == *stream* ]] || mock embeddings /v1 "$@"
   mock openai /v1 "$@"
   mock responses /v1 "$@"
   mock anthropic /anthropic/v1 "$@"

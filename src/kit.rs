@@ -232,8 +232,21 @@ impl Check<'_> {
         self.columns.insert(field.to_owned(), kind);
     }
 
-    /// Checks that a teacher of this name is declared.
+    /// Checks that a teacher of this name is declared, and one that writes.
     pub fn teacher(&mut self, key: &str, name: &str) {
+        self.declared(key, name);
+        let lack = || "which writes nothing".to_owned();
+        self.api_has(key, name, |format| (!format.wire().writes()).then(lack));
+    }
+
+    /// Checks that a teacher of this name is declared, and one that gives vectors.
+    pub fn embedder(&mut self, key: &str, name: &str) {
+        self.declared(key, name);
+        let lack = || "which gives no vectors; a teacher with `embeddings:` does".to_owned();
+        self.api_has(key, name, |format| format.wire().writes().then(lack));
+    }
+
+    fn declared(&mut self, key: &str, name: &str) {
         self.teachers_used.insert(name.to_owned());
         let Some(teachers) = self.teachers else { return };
         if !teachers.iter().any(|known| known == name) {

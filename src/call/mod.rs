@@ -201,7 +201,7 @@ impl Caller {
         });
         let asked_by = AskedBy { step: Arc::clone(&self.step), row: row.id.clone() };
         let body = Bytes::from(serde_json::to_vec(&body).unwrap_or_default());
-        let tokens_in_max = body.len() as u64;
+        let tokens_in_max = self.teacher.tokens_in_max(request, body.len());
         let tokens_each_max = u64::from(request.max_tokens.unwrap_or(self.teacher.max_tokens_default));
         let tokens_out_max = tokens_each_max * u64::from(request.answers.unwrap_or(1));
         let worst = Amount {
@@ -220,7 +220,7 @@ impl Caller {
             }
             if let Some(dry) = &self.desk.dry {
                 if dry.is_new(key) {
-                    self.counts.miss(call.body.len());
+                    self.counts.miss(usize::try_from(tokens_in_max).unwrap_or(usize::MAX));
                 }
                 let Some(text) = dry.stand_in(&self.step, request) else {
                     return Err(NoAnswer::Failed(dry::unknown()));

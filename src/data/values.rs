@@ -10,6 +10,7 @@ use arrow_array::types::{Date32Type, Decimal128Type, Decimal256Type, Float64Type
 use arrow_array::{Array, ArrayRef};
 use arrow_cast::cast;
 use arrow_schema::{DataType, TimeUnit};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::civil::Time;
 use jiff::{SignedDuration, Timestamp};
 
@@ -60,8 +61,8 @@ pub(crate) fn values(array: &ArrayRef) -> Result<Vec<Value>, String> {
             widened(array, &DataType::Float64)?.as_primitive::<Float64Type>().iter().map(number).collect()
         }
         DataType::Utf8 => Ok(array.as_string::<i32>().iter().map(Value::from).collect()),
-        DataType::Binary => array.as_binary::<i32>().iter().map(bytes).collect(),
-        DataType::FixedSizeBinary(_) => array.as_fixed_size_binary().iter().map(bytes).collect(),
+        DataType::Binary => Ok(array.as_binary::<i32>().iter().map(bytes).collect()),
+        DataType::FixedSizeBinary(_) => Ok(array.as_fixed_size_binary().iter().map(bytes).collect()),
         DataType::Decimal128(..) => {
             let decimals = array.as_primitive::<Decimal128Type>();
             Ok(by_row(array, |row| decimals.value_as_string(row)))
@@ -125,9 +126,13 @@ fn number(value: Option<f64>) -> Result<Value, String> {
     }
 }
 
-fn bytes(value: Option<&[u8]>) -> Result<Value, String> {
-    let text = |bytes| std::str::from_utf8(bytes).map(str::to_owned);
-    or_null(value, |bytes| text(bytes).map_err(|_| "has bytes that are not UTF-8 text".to_owned()))
+/// Bytes that are no text come as a data URL (RFC 2397): JSON has texts only, and this one says what it is.
+fn bytes(value: Option<&[u8]>) -> Value {
+    let text = |bytes| match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("data:application/octet-stream;base64,{}", BASE64_STANDARD.encode(bytes)),
+    };
+    value.map_or(Value::Null, |bytes| Value::from(text(bytes)))
 }
 
 fn date(days: i32) -> Result<String, String> {

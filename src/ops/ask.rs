@@ -2,12 +2,15 @@
 //!
 //! Not an operator. What a reply means is decided here, once: cut, refused, unreadable, fit.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
 use crate::call::{Asked, Caller, Draw, NoAnswer};
 use crate::kit::{Check, Kit};
+use crate::ops::images::Images;
 use crate::ops::tools::{Toolbox, Tools};
 use crate::row::{Failure, Fields, Outcome, Reason, Row, Type, Value};
 use crate::shape::{self, Shape};
@@ -255,6 +258,7 @@ pub struct Manner {
     /// Times that a cut answer is asked to go on.
     pub continue_attempts: u32,
     pub tools: Option<Tools>,
+    pub images: Arc<Images>,
     /// Wants the tokens' log probabilities, and those of this many of the likeliest in the place of each.
     pub logprobs: Option<u32>,
     /// How the samples of a row share calls.
@@ -332,7 +336,9 @@ impl Question {
         let mut messages = self.prompt.render(&row.fields).map_err(Unanswered::Rejected)?;
         let tools = self.manner.tools.as_ref().map(|tools| tools.of(&row.fields)).transpose();
         let tools = tools.map_err(Unanswered::Rejected)?;
-        let request = self.request(tools.as_deref());
+        let images = self.manner.images.of(&row.fields, self.caller.teacher().image_limits()).await;
+        let images = images.map_err(Unanswered::Rejected)?;
+        let request = Request { images, ..self.request(tools.as_deref()) };
         let mut repairs = 0;
         loop {
             let answer = self.answer(row, sample, &request, &messages, repairs == 0).await?;
@@ -431,6 +437,7 @@ impl Question {
         let manner = &self.manner;
         Request {
             messages: Vec::new(),
+            images: Vec::new(),
             temperature: manner.temperature,
             max_tokens: manner.max_tokens,
             stop: manner.stop.clone(),
@@ -440,6 +447,7 @@ impl Question {
             tool_choice: tools.and_then(|tools| tools.choice().cloned()),
             answers: None,
             logprobs: manner.logprobs,
+            dimensions: None,
             extra: manner.extra.clone(),
         }
     }

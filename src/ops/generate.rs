@@ -8,6 +8,8 @@
 //! server shows it. With `samples: n` each row splits into n rows with an answer each; `samples_per_call` has
 //! one call bring several of them, so that the prompt is paid once.
 //!
+//! `images:` go with the prompt, each from a file, a URL or a field: `images: [{ file: "{{ path }}", root: pictures }]`.
+//!
 //! With `tools:` the model is given tools that it may call; `tool_calls_into:` takes its calls, `into:` the text
 //! beside them, which may be empty. Nothing runs a tool. `logprobs_into:` takes the answer's tokens with
 //! their log probabilities.
@@ -48,6 +50,10 @@
 //! asked for is shown to the model with what is wrong (`repair_attempts`), then rejected `unparsable`. So is a
 //! call of a tool that was not given, or whose arguments do not fit its parameters.
 //!
+//! Images are PNG, JPEG, GIF or WebP, within the size that the API takes; one that cannot be read, or that a row
+//! looks for outside of `root` or `hosts`, rejects its row `bad_image`. URLs are fetched by the teacher's provider,
+//! never by textmill. A budget reckons an image at the most tokens that any model of the API takes it for.
+//!
 //! `tools_from: FIELD` gives each row tools of its own: a list (or its JSON text) of `{ name, description,
 //! parameters }` with a JSON Schema as `parameters`, also in OpenAI's wrapping; a row without sound tools is
 //! rejected `bad_tools`.
@@ -55,6 +61,8 @@
 //! Only `openai` and `gemini` teachers give several answers to a call; of those, each is taken or rejected on its
 //! own, and one that did not come is rejected `missing_answer`. Log probabilities come from `openai`,
 //! `responses` and `gemini` teachers; the field is null where a server leaves them out.
+
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -67,6 +75,7 @@ use crate::kit::{Check, Kit};
 use crate::ops::ask::{
     FormFile, Manner, MessageFile, PromptFile, Question, Share, Told, check_extra, check_manner,
 };
+use crate::ops::images::{ImageFile, Images, check_images};
 use crate::ops::tools::{ToolFile, ToolsFile};
 use crate::ops::{Asks, CallRow, MapRow, Operator, Runner};
 use crate::row::{Outcome, Row, Type};
@@ -84,6 +93,9 @@ pub struct Generate {
     pub system: Option<String>,
     /// A whole conversation instead of `prompt`: a list of `system:`, `user:` and `assistant:` templates.
     pub messages: Option<Vec<MessageFile>>,
+    /// Images that the (first) user message shows before its text.
+    #[serde(default)]
+    pub images: Vec<ImageFile>,
     /// The field that takes the answer.
     pub into: String,
     /// The field that takes what the model wrote before its answer (its reasoning), where the server shows it.
@@ -262,6 +274,7 @@ impl Operator for Generate {
         self.prompt_file().check(check);
         check_manner(check, self.temperature, self.max_tokens);
         check_extra(check, &self.extra);
+        check_images(check, &self.images);
         self.check_samples(check);
         let kind = self.form_file().check(check);
         check.makes("into", &self.into, kind);
@@ -286,6 +299,7 @@ impl Operator for Generate {
                 repair_attempts: self.repair_attempts,
                 continue_attempts: self.continue_attempts,
                 tools: self.tools_file().build()?,
+                images: Arc::new(Images::build(&self.images, kit)?),
                 logprobs: self.logprobs_into.as_ref().map(|_| self.top_logprobs.unwrap_or(0)),
                 share: self.share(),
             },

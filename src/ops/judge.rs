@@ -2,7 +2,8 @@
 //!
 //! # What it does
 //! Renders the rubric with the row's fields, asks the teacher for a number on the scale and a reason, and
-//! puts them into two new fields: `into: grade` makes `grade` (a number) and `grade_reason` (a text).
+//! puts them into two new fields: `into: grade` makes `grade` (a number) and `grade_reason` (a text). With
+//! `images:` (as in `generate`) the teacher sees what it grades.
 //!
 //! # When to use it
 //! To score what rules cannot: correctness, clarity, usefulness. Follow it with `keep_if: grade >= 4`, or
@@ -22,6 +23,8 @@
 //! fractions unless `whole: true`. A number off the scale or an answer such as "4/5" is shown to the model with
 //! what is wrong (`repair_attempts`), then rejected `unparsable`. Temperature is 0 unless set.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
@@ -31,6 +34,7 @@ use serde_json::{Map, Value, json};
 use crate::call::{Draw, Stopped};
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{Form, Manner, MessageFile, PromptFile, Question, Told, check_extra, check_manner};
+use crate::ops::images::{ImageFile, Images, check_images};
 use crate::ops::{Asks, CallRow, Operator, Runner};
 use crate::row::{Outcome, Row, Type};
 use crate::shape::Shape;
@@ -50,6 +54,9 @@ pub struct Judge {
     pub system: Option<String>,
     /// A whole conversation instead of `prompt`.
     pub messages: Option<Vec<MessageFile>>,
+    /// Images that the (first) user message shows before its text.
+    #[serde(default)]
+    pub images: Vec<ImageFile>,
     /// The field that takes the grade; its reason goes into the field of that name with `_reason`.
     pub into: String,
     /// The lowest and the highest grade: 1 to 5 by default.
@@ -122,6 +129,7 @@ impl Operator for Judge {
         self.prompt_file().check(check);
         check_manner(check, self.temperature, self.max_tokens);
         check_extra(check, &self.extra);
+        check_images(check, &self.images);
         let [lowest, highest] = self.scale;
         if lowest.partial_cmp(&highest) != Some(std::cmp::Ordering::Less) {
             check.problem("scale", "the scale goes from the lowest to the highest grade").hint =
@@ -146,6 +154,7 @@ impl Operator for Judge {
                 max_tokens: self.max_tokens,
                 extra: self.extra.clone(),
                 repair_attempts: self.repair_attempts,
+                images: Arc::new(Images::build(&self.images, kit)?),
                 ..Manner::default()
             },
             draw: Draw::Request,

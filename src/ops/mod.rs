@@ -18,11 +18,13 @@ mod command;
 mod dedup_exact;
 mod dedup_near;
 mod draw;
+mod embed;
 mod explode;
 mod fields;
 #[cfg(test)]
 mod fixture;
 mod generate;
+mod images;
 mod judge;
 mod keep_if;
 mod limit;
@@ -39,6 +41,7 @@ pub use command::{Command, serve_watch};
 pub use dedup_exact::DedupExact;
 pub use dedup_near::DedupNear;
 pub use draw::{Draw, load_axes};
+pub use embed::Embed;
 pub use explode::Explode;
 pub use fields::ChooseFields;
 pub use generate::Generate;
@@ -175,6 +178,7 @@ pub enum Decision {
 pub enum Op {
     Generate(Generate),
     Judge(Judge),
+    Embed(Embed),
     KeepIf(KeepIf),
     Set(Set),
     Fields(ChooseFields),
@@ -195,6 +199,7 @@ impl Op {
         match self {
             Op::Generate(op) => op,
             Op::Judge(op) => op,
+            Op::Embed(op) => op,
             Op::KeepIf(op) => op,
             Op::Set(op) => op,
             Op::Fields(op) => op,
@@ -216,6 +221,7 @@ impl Op {
         match self {
             Op::Generate(_) => "generate",
             Op::Judge(_) => "judge",
+            Op::Embed(_) => "embed",
             Op::KeepIf(_) => "keep_if",
             Op::Set(_) => "set",
             Op::Fields(_) => "fields",
@@ -237,6 +243,7 @@ impl Op {
 pub const OPERATORS: &[(&str, &str)] = &[
     ("generate", include_str!("generate.rs")),
     ("judge", include_str!("judge.rs")),
+    ("embed", include_str!("embed.rs")),
     ("keep_if", include_str!("keep_if.rs")),
     ("set", include_str!("set.rs")),
     ("fields", include_str!("fields.rs")),
@@ -264,6 +271,8 @@ pub struct StepFile {
     pub generate: Option<Generate>,
     /// Have a teacher grade each row.
     pub judge: Option<Judge>,
+    /// Have a teacher turn a text into a vector.
+    pub embed: Option<Embed>,
     /// Keep rows for which an expression holds.
     pub keep_if: Option<KeepIf>,
     /// Give fields a value: a constant, a computed value, a text put together.
@@ -299,6 +308,7 @@ impl StepFile {
         let ops = [
             step.generate.map(Op::Generate),
             step.judge.map(Op::Judge),
+            step.embed.map(Op::Embed),
             step.keep_if.map(Op::KeepIf),
             step.set.map(Op::Set),
             step.fields.map(Op::Fields),

@@ -433,7 +433,7 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
     match kinds.as_slice() {
         [] => error(
             "",
-            "a teacher needs an API (`openai:`, `responses:`, `anthropic:`, `gemini:`) or `recorded:`",
+            "a teacher needs an API (`openai:`, `responses:`, `anthropic:`, `gemini:`, `embeddings:`) or `recorded:`",
         ),
         [_] => {}
         [first, .., last] => error(last, &format!("`{first}` and `{last}` exclude each other")),

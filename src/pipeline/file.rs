@@ -67,6 +67,8 @@ pub struct TeacherFile {
     pub anthropic: Option<Api>,
     /// A server with Google's generateContent.
     pub gemini: Option<Api>,
+    /// A server with OpenAI's embeddings, which most servers of embeddings have: for `embed`.
+    pub embeddings: Option<Api>,
     /// Answers from a file of recorded traffic.
     pub recorded: Option<RecordedFile>,
     /// What the server allows.
@@ -97,6 +99,7 @@ impl TeacherFile {
             (ApiFormat::Responses, &self.responses),
             (ApiFormat::Anthropic, &self.anthropic),
             (ApiFormat::Gemini, &self.gemini),
+            (ApiFormat::Embeddings, &self.embeddings),
         ];
         given.into_iter().filter_map(|(format, api)| Some((format, api.as_ref()?)))
     }
@@ -209,8 +212,9 @@ pub struct SourceFile {
     pub sample: Option<SampleFile>,
 }
 
-/// Rows of files. A NaN in Parquet is null; what JSON has no word for otherwise (an infinite number, bytes
-/// that are not UTF-8, in JSONL a whole number of more than 64 bits) is an error.
+/// Rows of files. In Parquet a NaN is null, and bytes that are not UTF-8 become a data URL with their base64, which
+/// `images:` take; what JSON has no word for otherwise (an infinite number, in JSONL a whole number of more than
+/// 64 bits) is an error.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename = "files", deny_unknown_fields)]
 pub struct FilesFile {

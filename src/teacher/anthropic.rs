@@ -9,11 +9,14 @@ use serde_json::{Map, Value, json};
 use super::api::Api;
 use super::format::{
     ANSWER_TOOL, ANSWER_TOOL_ABOUT, ApiFormat, Structured, WireFormat, add_extra, arguments, counted,
-    misread, partless, told_messages, unreadable,
+    messages_in, misread, partless, told_messages, unreadable,
 };
+use super::image::illustrate;
 use super::stream::{Assemble, append};
 use super::wire::MAX_TOKENS_DEFAULT;
-use super::{Answer, Fault, Finish, Message, Request, Role, Tool, ToolCall, ToolChoice, Usage};
+use super::{
+    Answer, Fault, Finish, Image, ImageLimits, Message, Request, Role, Tool, ToolCall, ToolChoice, Usage,
+};
 
 /// Anthropic's messages.
 pub struct Anthropic;
@@ -55,7 +58,10 @@ impl WireFormat for Anthropic {
             let texts: Vec<&str> = system.iter().map(|message| message.content.as_str()).collect();
             body.insert("system".to_owned(), Value::from(texts.join("\n\n")));
         }
-        body.insert("messages".to_owned(), json!(spoken));
+        let mut messages = json!(spoken);
+        let text = |text| json!({ "type": "text", "text": text });
+        illustrate(Some(&mut messages), "content", &request.images, image, text);
+        body.insert("messages".to_owned(), messages);
         if let Some(temperature) = request.temperature {
             body.insert("temperature".to_owned(), Value::from(temperature));
         }
@@ -86,6 +92,12 @@ impl WireFormat for Anthropic {
         }
         add_extra(&mut body, &request.extra);
         body
+    }
+
+    fn image_limits(&self) -> ImageLimits {
+        // docs.claude.com, "Vision": 5 MB an image, as base64; the newest models scale images to 4,784 tokens, the
+        // others to about 1,600.
+        ImageLimits { base64_max: 5 << 20, tokens_max: 4_784 }
     }
 
     fn dress(&self, api: &Api, body: &mut Map<String, Value>) {
@@ -137,8 +149,7 @@ impl WireFormat for Anthropic {
     fn messages(&self, body: &Value) -> Vec<Message> {
         let system = body.get("system").and_then(Value::as_str);
         let system = system.map(|text| Message { role: Role::System, content: text.to_owned() });
-        let spoken: Vec<Message> = serde_json::from_value(body["messages"].clone()).unwrap_or_default();
-        system.into_iter().chain(spoken).collect()
+        system.into_iter().chain(messages_in(&body["messages"])).collect()
     }
 
     fn reply(&self, answer: &Answer) -> Value {
@@ -159,6 +170,16 @@ impl WireFormat for Anthropic {
             "stop_reason": reason, "usage": { "input_tokens": 0, "output_tokens": 0 },
         })
     }
+}
+
+fn image(image: &Image) -> Value {
+    let source = match image {
+        Image::Inline { media_type, base64 } => {
+            json!({ "type": "base64", "media_type": media_type, "data": base64 })
+        }
+        Image::Url(url) => json!({ "type": "url", "url": url }),
+    };
+    json!({ "type": "image", "source": source })
 }
 
 fn tool(tool: &Tool) -> Value {

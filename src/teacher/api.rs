@@ -216,7 +216,14 @@ impl Api {
             );
         }
         let known = format.wire().structured();
-        if let Some(other) = self.structured.filter(|structured| !known.contains(structured)) {
+        if !format.wire().writes() {
+            for (key, given) in [("stream", self.stream), ("structured", self.structured.is_some())] {
+                if given {
+                    let message = format!("`{key}` is for models that write; vectors come whole");
+                    problems.push(Problem::error(at(key), message).hint(format!("leave `{key}` out")));
+                }
+            }
+        } else if let Some(other) = self.structured.filter(|structured| !known.contains(structured)) {
             let message =
                 format!("this API has no way called `{}` to hold a model to a schema", word(&other));
             let known: Vec<String> = known.iter().map(|known| format!("`{}`", word(known))).collect();
@@ -282,7 +289,13 @@ mod tests {
             |format: ApiFormat| config(json!({})).identity(format).split_off("https://api.openai.com".len());
         assert_eq!(
             ApiFormat::ALL.map(of),
-            ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/models/m:generateContent"]
+            [
+                "/v1/chat/completions",
+                "/v1/responses",
+                "/v1/messages",
+                "/v1/models/m:generateContent",
+                "/v1/embeddings"
+            ]
         );
         let headers = json!({ "headers": { "X-Mode": "a", "X-Title": "b", "api-key": { "env": "K" } }, "key_env": "J" });
         assert_eq!(config(headers.clone()).answer_headers(), [("x-mode".to_owned(), "a".to_owned())]);

@@ -10,14 +10,16 @@ use serde_json::{Map, Value};
 
 use super::anthropic::Anthropic;
 use super::api::Api;
+use super::embeddings::Embeddings;
 use super::fault::{self, Meaning};
 use super::gemini::Gemini;
 use super::headers::limit_notes;
 use super::http::RawReply;
+use super::image;
 use super::openai::OpenAi;
 use super::responses::Responses;
 use super::stream::Assemble;
-use super::{Answer, Fault, Finish, Logprob, Message, Reply, Request, Usage};
+use super::{Answer, Fault, Finish, ImageLimits, Logprob, Message, Reply, Request, Usage};
 use crate::problem::{KeyPath, Place, Problem};
 
 /// Which API a server speaks.
@@ -33,11 +35,18 @@ pub enum ApiFormat {
     Anthropic,
     /// Google's generateContent.
     Gemini,
+    /// OpenAI's embeddings, which most servers of embeddings speak.
+    Embeddings,
 }
 
 impl ApiFormat {
-    pub const ALL: [ApiFormat; 4] =
-        [ApiFormat::Openai, ApiFormat::Responses, ApiFormat::Anthropic, ApiFormat::Gemini];
+    pub const ALL: [ApiFormat; 5] = [
+        ApiFormat::Openai,
+        ApiFormat::Responses,
+        ApiFormat::Anthropic,
+        ApiFormat::Gemini,
+        ApiFormat::Embeddings,
+    ];
 
     pub fn wire(self) -> &'static dyn WireFormat {
         match self {
@@ -45,6 +54,7 @@ impl ApiFormat {
             ApiFormat::Responses => &Responses,
             ApiFormat::Anthropic => &Anthropic,
             ApiFormat::Gemini => &Gemini,
+            ApiFormat::Embeddings => &Embeddings,
         }
     }
 
@@ -129,6 +139,14 @@ pub trait WireFormat: Sync {
 
     /// A reply as a server would send it.
     fn reply(&self, answer: &Answer) -> Value;
+
+    /// Whether its models write; the others give vectors.
+    fn writes(&self) -> bool {
+        true
+    }
+
+    /// What the API takes as images in a request.
+    fn image_limits(&self) -> ImageLimits;
 
     /// Most answers that one request may ask for.
     fn answers_max(&self) -> u32 {
@@ -376,11 +394,26 @@ pub(super) fn fits_strict(schema: &Value) -> bool {
     under("properties").chain(under("$defs")).chain(listed).chain(map.get("items")).all(fits_strict)
 }
 
+/// What OpenAI's APIs take: 50 MB a request (platform.openai.com/docs/guides/images-vision). The dearest of its
+/// models for an image is gpt-4o-mini: 2,833 tokens and 5,667 for each of at most 8 tiles of 512 px, since images
+/// are scaled to 2,048 and 768 px.
+pub(super) const OPENAI_IMAGES: ImageLimits =
+    ImageLimits { base64_max: 50_000_000, tokens_max: 2_833 + 8 * 5_667 };
+
 /// The name of the tool by whose arguments a model answers, under [`Structured::Tool`].
 pub const ANSWER_TOOL: &str = "answer";
 
 /// What the answer's tool is for, in the model's words.
 pub(super) const ANSWER_TOOL_ABOUT: &str = "Gives the answer.";
+
+/// The messages of a request's list of them, for people.
+pub(super) fn messages_in(list: &Value) -> Vec<Message> {
+    let message = |item: &Value| {
+        let role = serde_json::from_value(item["role"].clone()).ok()?;
+        Some(Message { role, content: image::content_shown(&item["content"]) })
+    };
+    list.as_array().into_iter().flatten().filter_map(message).collect()
+}
 
 /// The values of a list of objects under a key, for readers of bodies.
 pub(super) fn texts_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
@@ -392,7 +425,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::teacher::ToolCall;
+    use crate::teacher::{Image, Role, ToolCall};
 
     #[test]
     fn formats_that_give_several_answers_read_each_on_its_own() {
@@ -421,7 +454,7 @@ mod tests {
 
     #[test]
     fn every_format_reads_what_it_writes() {
-        for format in ApiFormat::ALL {
+        for format in ApiFormat::ALL.into_iter().filter(|format| format.wire().writes()) {
             let (wire, api) = (format.wire(), Api::named("m"));
             assert_eq!(ApiFormat::named(wire.name()), Some(format));
             for finish in [Finish::Stop, Finish::Length, Finish::Refusal] {
@@ -438,6 +471,22 @@ mod tests {
             assert!(matches!(wire.read(&api, "<html>"), Err(Fault::Transient { code: "invalid_reply", .. })));
             // A stream of nothing is a cut reply.
             assert_eq!(wire.assembler().body(), None);
+            let image = Image::Inline { media_type: "image/gif", base64: "R0lGODlh".to_owned() };
+            let message = |role, content: &str| Message { role, content: content.to_owned() };
+            let request = Request {
+                messages: vec![
+                    message(Role::System, "s"),
+                    message(Role::User, "u"),
+                    message(Role::User, "v"),
+                ],
+                images: vec![image, Image::Url("https://a.org/x".to_owned())],
+                ..Request::default()
+            };
+            let shown = wire.messages(&Value::Object(wire.body(&api, &request)));
+            let spoken = "[image/gif, 6 bytes]\n[image at https://a.org/x]\nu";
+            let expected =
+                [message(Role::System, "s"), message(Role::User, spoken), message(Role::User, "v")];
+            assert_eq!(shown, expected, "{}", wire.name());
             let busy = r#"{"error":{"code":429,"message":"m"}}"#;
             assert!(matches!(wire.read(&api, busy), Err(Fault::Busy { .. })), "{}", wire.name());
         }

@@ -10,11 +10,15 @@ use serde_json::{Map, Value, json};
 
 use super::api::Api;
 use super::format::{
-    ApiFormat, Structured, WireFormat, add_extra, arguments, counted, misread, partless, texts_at, together,
-    told_messages, unreadable,
+    ApiFormat, OPENAI_IMAGES, Structured, WireFormat, add_extra, arguments, counted, misread, partless,
+    texts_at, together, told_messages, unreadable,
 };
+use super::image::{content_shown, illustrate};
 use super::stream::Assemble;
-use super::{Answer, Fault, Finish, Logprob, Message, Request, Role, Tool, ToolCall, ToolChoice, Usage};
+use super::{
+    Answer, Fault, Finish, Image, ImageLimits, Logprob, Message, Request, Role, Tool, ToolCall, ToolChoice,
+    Usage,
+};
 
 /// Google's generateContent.
 pub struct Gemini;
@@ -48,7 +52,9 @@ impl WireFormat for Gemini {
             let parts: Vec<Value> = system.iter().map(part).collect();
             body.insert("systemInstruction".to_owned(), json!({ "parts": parts }));
         }
-        body.insert("contents".to_owned(), spoken.iter().map(turn).collect());
+        let mut turns: Value = spoken.iter().map(turn).collect();
+        illustrate(Some(&mut turns), "parts", &request.images, image, |text| json!({ "text": text }));
+        body.insert("contents".to_owned(), turns);
         let config = generation_config(request, structured);
         if !config.is_empty() {
             body.insert("generationConfig".to_owned(), Value::Object(config));
@@ -62,6 +68,12 @@ impl WireFormat for Gemini {
         }
         add_extra(&mut body, &request.extra);
         body
+    }
+
+    fn image_limits(&self) -> ImageLimits {
+        // ai.google.dev/gemini-api/docs/image-understanding: 20 MB a request. Gemini 3 takes an image for at most
+        // 2,240 tokens, earlier models for 258 a tile of 768 px: OpenAI's bound is 186 of those, 110 megapixels.
+        ImageLimits { base64_max: 19_000_000, ..OPENAI_IMAGES }
     }
 
     fn answers_max(&self) -> u32 {
@@ -121,6 +133,15 @@ impl WireFormat for Gemini {
             "candidates": candidates, "modelVersion": answer.model,
             "usageMetadata": { "promptTokenCount": 0, "candidatesTokenCount": 0 },
         })
+    }
+}
+
+fn image(image: &Image) -> Value {
+    match image {
+        Image::Inline { media_type, base64 } => {
+            json!({ "inlineData": { "mimeType": media_type, "data": base64 } })
+        }
+        Image::Url(url) => json!({ "fileData": { "fileUri": url } }),
     }
 }
 
@@ -263,8 +284,7 @@ fn generation_config(request: &Request, structured: Structured) -> Map<String, V
 }
 
 fn texts_of(turn: &Value) -> String {
-    let parts = turn.get("parts").and_then(Value::as_array).into_iter().flatten();
-    parts.map(|part| texts_at(part, "/text")).collect()
+    content_shown(&turn["parts"])
 }
 
 /// A reply, as far as it is read.

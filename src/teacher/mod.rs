@@ -12,6 +12,7 @@ pub mod anthropic;
 pub mod api;
 pub mod bucket;
 pub mod cassette;
+pub mod embeddings;
 pub mod endpoint;
 pub mod exchange;
 pub mod fake;
@@ -21,6 +22,7 @@ pub mod gate;
 pub mod gemini;
 pub mod headers;
 pub mod http;
+pub mod image;
 pub mod openai;
 pub mod process;
 pub mod responses;
@@ -30,6 +32,8 @@ pub mod secret;
 pub mod setting;
 pub mod stream;
 pub mod wire;
+
+pub use image::{Image, ImageLimits};
 
 /// Who speaks in a chat message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,10 +64,14 @@ pub struct Request {
     pub tools: Vec<Tool>,
     /// Whether it must; the server's default when absent.
     pub tool_choice: Option<ToolChoice>,
+    /// What the first message of the user shows before its text.
+    pub images: Vec<Image>,
     /// Answers wanted in one reply; one when absent.
     pub answers: Option<u32>,
     /// Wants the log probability of each token, and those of this many of the likeliest in its place.
     pub logprobs: Option<u32>,
+    /// Numbers of the vector that is wanted.
+    pub dimensions: Option<u32>,
     /// Any other key of the request body, as the user wrote it.
     pub extra: Map<String, Value>,
 }

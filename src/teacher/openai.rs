@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use super::api::{Api, MaxTokensKey};
 use super::format::{self, Structured, WireFormat, fits_strict, misread, partless, told_error, unreadable};
+use super::image::illustrate;
 use super::stream::{Assemble, append};
-use super::{Answer, Fault, Finish, Message, Request, Tool, ToolCall, ToolChoice, Usage};
+use super::{Answer, Fault, Finish, Image, ImageLimits, Message, Request, Tool, ToolCall, ToolChoice, Usage};
 
 /// OpenAI's chat completions.
 pub struct OpenAi;
@@ -38,7 +39,11 @@ impl WireFormat for OpenAi {
         let structured = api.structured(super::format::ApiFormat::Openai);
         let mut body = Map::new();
         body.insert("model".to_owned(), Value::from(api.model.as_str()));
-        body.insert("messages".to_owned(), json!(format::told_messages(request, structured)));
+        let mut messages = json!(format::told_messages(request, structured));
+        let text = |text| json!({ "type": "text", "text": text });
+        let image = |image: &Image| json!({ "type": "image_url", "image_url": { "url": image.data_url() } });
+        illustrate(Some(&mut messages), "content", &request.images, image, text);
+        body.insert("messages".to_owned(), messages);
         if let Some(temperature) = request.temperature {
             body.insert("temperature".to_owned(), Value::from(temperature));
         }
@@ -69,6 +74,10 @@ impl WireFormat for OpenAi {
         add_wishes(&mut body, request);
         format::add_extra(&mut body, &request.extra);
         body
+    }
+
+    fn image_limits(&self) -> ImageLimits {
+        format::OPENAI_IMAGES
     }
 
     fn answers_max(&self) -> u32 {
@@ -109,7 +118,7 @@ impl WireFormat for OpenAi {
     }
 
     fn messages(&self, body: &Value) -> Vec<Message> {
-        serde_json::from_value(body["messages"].clone()).unwrap_or_default()
+        format::messages_in(&body["messages"])
     }
 
     fn reply(&self, answer: &Answer) -> Value {

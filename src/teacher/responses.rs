@@ -8,11 +8,15 @@ use serde_json::{Map, Value, json};
 
 use super::api::Api;
 use super::format::{
-    ApiFormat, Structured, WireFormat, add_extra, arguments, counted, fits_strict, logprobs, misread,
-    partless, texts_at, told_error, told_messages, unreadable,
+    ApiFormat, OPENAI_IMAGES, Structured, WireFormat, add_extra, arguments, counted, fits_strict, logprobs,
+    messages_in, misread, partless, told_error, told_messages, unreadable,
 };
+use super::image::illustrate;
 use super::stream::Assemble;
-use super::{Answer, Fault, Finish, Logprob, Message, Request, Role, Tool, ToolCall, ToolChoice, Usage};
+use super::{
+    Answer, Fault, Finish, Image, ImageLimits, Logprob, Message, Request, Role, Tool, ToolCall, ToolChoice,
+    Usage,
+};
 
 /// OpenAI's responses.
 pub struct Responses;
@@ -39,7 +43,11 @@ impl WireFormat for Responses {
         let mut body = Map::new();
         body.insert("model".to_owned(), Value::from(api.model.as_str()));
         let messages = told_messages(request, structured);
-        body.insert("input".to_owned(), messages.iter().map(input).collect());
+        let mut messages: Value = messages.iter().map(input).collect();
+        let text = |text| json!({ "type": "input_text", "text": text });
+        let image = |image: &Image| json!({ "type": "input_image", "image_url": image.data_url() });
+        illustrate(Some(&mut messages), "content", &request.images, image, text);
+        body.insert("input".to_owned(), messages);
         body.insert("store".to_owned(), Value::from(false));
         if let Some(temperature) = request.temperature {
             body.insert("temperature".to_owned(), Value::from(temperature));
@@ -69,6 +77,10 @@ impl WireFormat for Responses {
         add_wishes(&mut body, request);
         add_extra(&mut body, &request.extra);
         body
+    }
+
+    fn image_limits(&self) -> ImageLimits {
+        OPENAI_IMAGES
     }
 
     fn has_logprobs(&self) -> bool {
@@ -118,13 +130,7 @@ impl WireFormat for Responses {
     }
 
     fn messages(&self, body: &Value) -> Vec<Message> {
-        let items = body["input"].as_array().into_iter().flatten();
-        let message = |item: &Value| {
-            let role = serde_json::from_value(item["role"].clone()).ok()?;
-            let text = item["content"].as_str().unwrap_or_else(|| texts_at(item, "/content/0/text"));
-            Some(Message { role, content: text.to_owned() })
-        };
-        items.filter_map(message).collect()
+        messages_in(&body["input"])
     }
 
     fn reply(&self, answer: &Answer) -> Value {

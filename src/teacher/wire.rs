@@ -17,7 +17,7 @@ use crate::teacher::gate::Gate;
 use crate::teacher::http::RawReply;
 use crate::teacher::process::Serving;
 use crate::teacher::scripted::Script;
-use crate::teacher::{Answer, Fault, Reply, Request, Usage};
+use crate::teacher::{Answer, Fault, Image, ImageLimits, Reply, Request, Usage};
 use reqwest::header::HeaderMap;
 
 /// Who asks; only the scripted teacher looks at it.
@@ -168,6 +168,18 @@ impl Teacher {
     /// The canonical body of a request: what its key and the store know.
     pub fn body(&self, request: &Request) -> Map<String, Value> {
         self.format.wire().body(&self.api, request)
+    }
+
+    /// What the API takes as images.
+    pub fn image_limits(&self) -> ImageLimits {
+        self.format.wire().image_limits()
+    }
+
+    /// The most tokens that a request of so many bytes comes to: a token a byte, but for images.
+    pub fn tokens_in_max(&self, request: &Request, body_bytes: usize) -> u64 {
+        let inline: u64 = request.images.iter().map(Image::inline_bytes).sum();
+        let images = request.images.len() as u64 * self.image_limits().tokens_max;
+        (body_bytes as u64).saturating_sub(inline) + images
     }
 
     /// The body as it is sent; nothing where that is the canonical one.

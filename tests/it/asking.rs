@@ -1,4 +1,5 @@
-//! What a step may ask for beside a text, against the fake teacher: tools, several answers, log probabilities.
+//! What a step may ask for beside a text, against the fake teacher: tools, several answers, log
+//! probabilities, images, vectors.
 
 use serde_json::{Value, json};
 use textmill::data::read::read_dataset;
@@ -91,4 +92,48 @@ fn tests_say_which_tools_are_called() {
     let several = pipeline(&teacher, "samples: 4, samples_per_call: 4");
     workspace.write("p.yaml", &format!("{several}{answers}"));
     workspace.run(&["test", "p.yaml"]).ended(0);
+}
+
+#[test]
+fn images_of_rows_are_bounded_and_are_not_a_token_a_byte() {
+    let (workspace, teacher) = (Workspace::new(), FakeTeacher::start(&[]));
+    let png = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 150_000]].concat();
+    for path in ["in/a.png", "outside.png"] {
+        std::fs::create_dir_all(workspace.path().join("in")).unwrap();
+        std::fs::write(workspace.path().join(path), &png).unwrap();
+    }
+    std::os::unix::fs::symlink("../outside.png", workspace.path().join("in/link.png")).unwrap();
+    let paths = ["a.png", "link.png", "../outside.png", "none.png"];
+    let lines: String = paths.iter().map(|path| format!("{{\"n\": \"{path}\"}}\n")).collect();
+    workspace.write("rows.jsonl", &lines);
+    let step = "images: [{ file: \"{{ n }}\", root: in }], max_tokens: 100";
+    // Its base64 has 200,000 bytes: as tokens they would not fit in the budget.
+    let pipeline = pipeline(&teacher, step).replace("source:", "budget: { tokens: 60000 }\nsource:");
+    workspace.write("p.yaml", &pipeline);
+    let accounts = workspace.json(&["run", "p.yaml", "--json"], 0);
+    assert_eq!(accounts["tally"]["kept"], 1, "{accounts}");
+    assert_eq!(accounts["tally"]["steps"][0]["rejected"], json!({ "bad_image": 3 }));
+    let plan = workspace.run(&["plan", "p.yaml", "--json"]).ended(0).json();
+    assert_eq!(plan["steps"][0]["calls"]["high"], 0, "{plan}");
+}
+
+#[test]
+fn vectors_are_paid_once_for_a_text() {
+    let (workspace, teacher) = (Workspace::new(), FakeTeacher::start(&[]));
+    workspace.write("rows.jsonl", "{\"n\": \"a\"}\n{\"n\": \"b\"}\n{\"n\": \"a\"}\n");
+    let pipeline = format!(
+        "textmill: 1\nname: vectors\nteachers:\n  embedder: {{ embeddings: {{ url: \"{}\", model: fake }}, price: {{ input: 1, output: 0 }} }}\n\
+         budget: {{ usd: 1 }}\nsource: {{ files: {{ path: rows.jsonl }} }}\nsteps:\n  \
+         - embed: {{ teacher: embedder, text: \"Say {{{{ n }}}}\", into: vector, dimensions: 4 }}\nsave: {{ parquet: out }}\n\
+         tests:\n  - {{ name: t, rows: [{{ n: x }}], replies: {{ vector: [[1, 0, 0, 0.5]] }}, kept: [{{ vector: [1, 0, 0, 0.5] }}] }}\n",
+        teacher.url
+    );
+    workspace.write("p.yaml", &pipeline);
+    workspace.run(&["test", "p.yaml"]).ended(0);
+    let accounts = workspace.json(&["run", "p.yaml", "--json"], 0);
+    assert_eq!(accounts["calls"]["vector"]["calls"], 2, "{accounts}");
+    let rows = read_dataset(&workspace.path().join("out")).unwrap();
+    let vectors: Vec<Value> = rows.map(|row| row.unwrap()["vector"].clone()).collect();
+    assert!(vectors[0] == vectors[2] && vectors[0] != vectors[1]);
+    assert!(vectors.iter().all(|vector| vector.as_array().unwrap().len() == 4));
 }

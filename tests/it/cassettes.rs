@@ -2,7 +2,8 @@
 //! letter of their JSON, and reads the same answers.
 //!
 //! The cassettes in `tests/cassettes/` are of llmock 0.2.2; `pipeline.yaml` beside them with a teacher's `record:`
-//! makes them anew. What llmock has not (`tools-*`, `several-*`) is written after the providers' API references.
+//! makes them anew. What llmock has not (`tools-*`, `several-*`, `images-*`,
+//! `vectors-*`) is written after the providers' API references.
 
 use std::path::Path;
 
@@ -101,6 +102,43 @@ fn the_answers_of_one_call_are_taken_each_on_its_own() {
     workspace.write("p.yaml", &pipeline.replace(single, ""));
     workspace.json(&["run", "p.yaml", "--json"], 0);
     assert_eq!(dataset(&workspace)[0]["tokens"], tokens);
+}
+
+/// A GIF of one pixel.
+const DOT: &[u8] =
+    b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x01L\x00;";
+
+#[test]
+fn images_go_before_the_text() {
+    for format in ["openai", "responses", "anthropic", "gemini"] {
+        let (workspace, pipeline) = recorded(&format!("images-{format}.jsonl"), "images.yaml", format);
+        std::fs::create_dir(workspace.path().join("pictures")).unwrap();
+        std::fs::write(workspace.path().join("pictures/dot.gif"), DOT).unwrap();
+        let accounts = workspace.json(&["run", "p.yaml", "--json"], 0);
+        assert_eq!(accounts["tally"]["kept"], 1, "{format}: {accounts}");
+        workspace.write("p.yaml", &pipeline.replace("parquet: out", "parquet: out, provenance: true"));
+        workspace.json(&["run", "p.yaml", "--json"], 0);
+        let link = "[image at https://images.example.com/cats.png]";
+        let shown = workspace.run(&["show", "p.yaml", "--row", "0"]).ended(0);
+        assert!(!shown.stdout.contains("R0lGOD"), "{}", shown.stdout);
+        shown.prints(&["[image/gif, 34 bytes]", link, "Which cats?"]);
+        // The bytes are part of the request: other bytes, another call.
+        std::fs::write(workspace.path().join("pictures/dot.gif"), [DOT, b"!"].concat()).unwrap();
+        let other = workspace.json(&["run", "p.yaml", "--json"], 1);
+        assert_eq!(other["tally"]["failed"], 1, "{format}: {other}");
+    }
+}
+
+#[test]
+fn vectors_are_lists_of_numbers_of_one_length() {
+    let (workspace, _) = recorded("vectors-embeddings.jsonl", "vectors.yaml", "embeddings");
+    let accounts = workspace.json(&["run", "p.yaml", "--json"], 1);
+    let step = &accounts["tally"]["steps"][0];
+    assert_eq!(step["rejected"], json!({ "empty": 1, "too_long": 1 }));
+    assert_eq!(step["failed"], json!({ "vector_length": 1 }));
+    assert_eq!(accounts["calls"]["vector"]["calls"], 2, "rows with the same text share a call: {accounts}");
+    let row = json!({ "word": "cats", "vector": [0.5, -0.25, 1.0] });
+    assert_eq!(dataset(&workspace), [row.clone(), row]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! | route | reply |
 //! |---|---|
 //! | `POST /v1/chat/completions`, `/chat/completions` | a completion, an error or a fault |
+//! | `POST /v1/embeddings`, `/embeddings` | a vector of length 1 that is a function of the text; never a fault or a limit |
 //! | `GET /v1/models`, `/models` | one model |
 //! | `GET /stats` | [`Stats`] as JSON |
 //! | `POST /stats/reset` | the [`Stats`] until now, which then start anew |
@@ -29,6 +30,7 @@ mod book;
 mod chat;
 mod config;
 mod dice;
+mod embed;
 mod limits;
 mod schema;
 mod server;

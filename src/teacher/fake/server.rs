@@ -26,6 +26,7 @@ use super::answer::{self, Reply};
 use super::book::{Book, Busy, Call, Notes, SharedBook, Stats, open};
 use super::chat::Ask;
 use super::config::{FakeConfig, Fault};
+use super::embed;
 use super::limits::{header_duration, whole_ms};
 use super::wire::{ReplyBody, ResetSwitch, Socket};
 use crate::clock;
@@ -118,6 +119,10 @@ async fn exchange(
         (&Method::POST, "/v1/chat/completions" | "/chat/completions") => {
             return chat(&server, &parts, body, reset).await;
         }
+        (&Method::POST, "/v1/embeddings" | "/embeddings") => match read(body).await? {
+            Some(body) => embed::reply(server.config.seed, &body),
+            None => Reply::error(413, "The request body is too large", "invalid_request_error", None, None),
+        },
         (&Method::GET, "/v1/models" | "/models") => {
             let model = json!({ "id": "fake", "object": "model", "created": 0, "owned_by": "textmill" });
             Reply::json(&json!({ "object": "list", "data": [model] }))
