@@ -186,7 +186,7 @@ mod tests {
             let error = Image::of_text(text, LIMITS).unwrap_err();
             assert!(error.contains(why), "{error}");
         };
-        wrong("a picture", "neither base64");
+        wrong("a picture!", "neither base64");
         wrong("aGk=", "no PNG");
         wrong(&format!("GIF89a{}", "x".repeat(100)), "takes 75");
         wrong(&"A".repeat(300), "300 characters");

@@ -28,7 +28,7 @@ fn run(workspace: &Workspace, teacher: &FakeTeacher, step: &str) -> (Value, Vec<
 #[test]
 fn samples_that_share_a_call_are_paid_once() {
     let (workspace, teacher) = (Workspace::new(), FakeTeacher::start(&[]));
-    let step = "samples: 5, samples_per_call: 2, max_tokens: 20, continue_attempts: 99";
+    let step = "samples: 5, samples_per_call: 2, max_tokens: 20, continue_attempts: 1";
     let (accounts, dataset) = run(&workspace, &teacher, "samples: 5, samples_per_call: 2");
     assert_eq!(accounts["tally"]["kept"], 50, "{accounts}");
     // Of two answers, of two, and of one for each row.
@@ -45,7 +45,8 @@ fn samples_that_share_a_call_are_paid_once() {
     assert_eq!(plan["steps"][0]["calls"]["high"], 0, "{plan}");
     // What is cut goes on alone.
     let (cut, _) = run(&workspace, &teacher, step);
-    assert_eq!(cut["tally"]["kept"], 50, "{cut}");
+    assert_eq!(cut["tally"]["steps"][0]["rejected"], json!({ "truncated": 50 }));
+    assert_eq!(cut["calls"]["text"]["calls"], 30 + 50, "{cut}");
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn tests_say_which_tools_are_called() {
 
 #[test]
 fn images_of_rows_are_bounded_and_are_not_a_token_a_byte() {
-    let (workspace, teacher) = (Workspace::new(), FakeTeacher::start(&[]));
+    let (workspace, teacher) = (Workspace::new(), FakeTeacher::start(&["--reply-bytes", "100"]));
     let png = [&b"\x89PNG\r\n\x1a\n"[..], &[0; 150_000]].concat();
     for path in ["in/a.png", "outside.png"] {
         std::fs::create_dir_all(workspace.path().join("in")).unwrap();
