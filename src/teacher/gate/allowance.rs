@@ -79,8 +79,8 @@ pub struct Allowance {
     mark: Option<Mark>,
     /// Marks of the last ten seconds or less, the older first, with a full bucket assumed.
     recent: [Option<Mark>; 2],
-    /// When it last held somebody back.
-    held_at: Option<Duration>,
+    /// Until when it last held somebody back.
+    held_until: Option<Duration>,
     /// How long it has been growing.
     growing: Duration,
     grown_at: Duration,
@@ -117,7 +117,7 @@ impl Allowance {
             granted: 0.0,
             mark: None,
             recent: [None; 2],
-            held_at: None,
+            held_until: None,
             growing: Duration::ZERO,
             grown_at: now,
             slowed_at: None,
@@ -167,10 +167,11 @@ impl Allowance {
         }
     }
 
-    /// It is what the next in line waits for: time in which it shows whether it is too small.
-    pub fn hold(&mut self, now: Duration) {
-        let rested = self.held_at.is_none_or(|held| now.saturating_sub(held) > REST);
-        self.held_at = Some(now);
+    /// It is what the next in line waits for, until that time: time in which it shows whether it is too small.
+    /// Of a rate of a few a minute nobody asks more often than that.
+    pub fn hold(&mut self, now: Duration, until: Duration) {
+        let rested = self.held_until.is_none_or(|held| now.saturating_sub(held) > REST);
+        self.held_until = Some(until);
         let full = Some(Mark { at: now, granted: self.granted, burst_s: BURST_GUESS_S });
         if rested {
             (self.mark, self.recent) = (full, [full; 2]);
@@ -217,7 +218,7 @@ impl Allowance {
 
     /// What was granted lately says nothing of the rate.
     pub fn forget(&mut self) {
-        (self.mark, self.held_at) = (None, None);
+        (self.mark, self.held_until) = (None, None);
     }
 
     /// Back to what the server told last, or else the file.
@@ -299,5 +300,36 @@ impl Allowance {
         self.rate = per_minute.max(1.0);
         let rate = self.rate;
         self.bucket.get_or_insert_with(|| Bucket::per_minute(now, rate)).set_rate(now, rate);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An allowance of so many a minute that stray refusals have taken low, when all that it gives is used: the
+    /// rate it has come back to after so long.
+    fn check(per_minute: u64, minutes: u64) {
+        let mut now = Duration::ZERO;
+        let mut allowance = Allowance::new(now, Some(per_minute));
+        allowance.set_rate(now, per_minute as f64 / 10.0);
+        let end = now + Duration::from_secs(60 * minutes);
+        while now < end {
+            let ready = allowance.ready_at(now, 1);
+            if ready > now {
+                allowance.hold(now, ready);
+            } else {
+                allowance.take(now, 1);
+            }
+            now = ready;
+        }
+        assert_eq!(allowance.per_minute(), Some(per_minute));
+    }
+
+    #[test]
+    fn a_rate_that_fell_comes_back_however_slow_it_is() {
+        check(4, 10);
+        check(20, 6);
+        check(3_000, 4);
     }
 }

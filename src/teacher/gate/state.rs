@@ -145,7 +145,7 @@ impl GateState {
         {
             let ready = ready_at(last);
             self.bound_by = Some(last);
-            self.allowances[last].hold(now);
+            self.allowances[last].hold(now, ready);
             return Next::At(ready);
         }
         self.queue.let_in(head.id);
