@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::call::budget::Reached;
 use crate::row::RowId;
 
 /// Why a run stops before its rows are done.
@@ -16,7 +17,7 @@ pub enum StopReason {
     /// The user asked for it.
     Interrupted,
     /// The budget's cap was reached.
-    Budget(String),
+    Budget(Reached),
     /// A teacher made no progress for its patience.
     Stalled(String),
     /// The source cannot be read on.
@@ -30,10 +31,8 @@ impl StopReason {
     pub fn sentence(&self) -> String {
         match self {
             StopReason::Interrupted => "on request".to_owned(),
-            StopReason::Budget(text)
-            | StopReason::Stalled(text)
-            | StopReason::Source(text)
-            | StopReason::Fatal(text) => text.clone(),
+            StopReason::Budget(reached) => reached.sentence.clone(),
+            StopReason::Stalled(text) | StopReason::Source(text) | StopReason::Fatal(text) => text.clone(),
         }
     }
 }
@@ -63,7 +62,8 @@ impl Default for Control {
     fn default() -> Control {
         Control(Arc::new(Inner {
             state: watch::Sender::new(State::default()),
-            lowest: watch::Sender::new(None),
+            // Rows are at work before the first of them is known to be open.
+            lowest: watch::Sender::new(Some(RowId::root(0))),
             reason: Mutex::new(None),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
