@@ -2,38 +2,80 @@
 //!
 //! Every call is reserved at its worst case before it is sent and settled after it. The sums live in
 //! the store's ledger, which never forgets; what is admitted is decided here, lowest row first: what is left
-//! near the cap belongs to the rows that a partial dataset begins with.
+//! near a cap belongs to the rows that a partial dataset begins with. Several sums may have caps (the epoch's,
+//! a step's, the run's, the day's): a call is reserved against all that it adds to, or against none.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::call::caps::AtCap;
+use crate::clock::Wall;
 use crate::row::RowId;
-use crate::store::Amount;
+use crate::store::{Amount, Caps, Unit};
 
-/// What a pipeline's epoch may cost; `None` is no cap.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Caps {
-    pub usd_nano: Option<u64>,
-    pub tokens: Option<u64>,
-    pub calls: Option<u64>,
+/// The longest sleep until midnight: a machine that was suspended looks at its clock again soon.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Whose sum has caps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// All runs of a pipeline's epoch.
+    Epoch,
+    /// One step in all runs of the epoch.
+    Step { index: usize, name: Arc<str> },
+    /// This run.
+    Run,
+    /// All runs of the workspace on one day in UTC.
+    Day,
 }
 
-impl Caps {
-    pub fn is_none(&self) -> bool {
-        *self == Caps::default()
+impl Of {
+    /// Behind a budget's number: `a budget of 5 USD per day`.
+    pub fn words(&self) -> String {
+        match self {
+            Of::Epoch => String::new(),
+            Of::Step { name, .. } => format!(" for step `{name}`"),
+            Of::Run => " per run".to_owned(),
+            Of::Day => " per day".to_owned(),
+        }
     }
 }
 
-/// Settled and reserved amounts, over all runs of the epoch, and the calls that wait for room.
+/// A sum with caps, and what it had come to when the run began.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    pub of: Of,
+    pub caps: Caps,
+    pub spent: Amount,
+}
+
+/// A cap that stops a run: which, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    pub sentence: String,
+    /// `raise … and run again`.
+    pub remedy: String,
+}
+
+/// Settled and reserved amounts of every limit, and the calls that wait for room.
 #[derive(Debug, Default)]
 struct State {
-    settled: Amount,
-    reserved: Amount,
+    sums: Vec<Sum>,
+    day: i64,
+    /// What everything waits for until the day is over.
+    resting: Option<String>,
     waiting: BTreeSet<Rank>,
     last_id: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    settled: Amount,
+    reserved: Amount,
 }
 
 /// Lowest row first, then later step, then first come.
@@ -44,8 +86,12 @@ struct Rank {
     id: u64,
 }
 
+/// The caps of a run. The default one has none.
+#[derive(Default)]
 pub struct Budget {
-    caps: Caps,
+    limits: Vec<Limit>,
+    at_day_cap: AtCap,
+    wall: Wall,
     state: Mutex<State>,
     /// There may be room, or another is next.
     moved: Notify,
@@ -53,10 +99,11 @@ pub struct Budget {
 
 /// What a waiter finds when it looks.
 enum Look {
-    Reserved,
+    /// Reserved, on this day.
+    Reserved(i64),
     NotYet,
     /// Nothing that is still under way can make room for it.
-    Never(String),
+    Never(Reached),
 }
 
 /// A place among the waiters, given up when it is dropped.
@@ -72,16 +119,52 @@ impl Drop for Place<'_> {
     }
 }
 
+/// A call's worst case, reserved. Dropped without [`Hold::settle`] (a panic, a cancelled call), it counts as
+/// spent.
+#[must_use = "a reservation is settled with what the call came to"]
+pub struct Hold<'a> {
+    budget: &'a Budget,
+    step: usize,
+    worst: Amount,
+    /// The day that it counts on, whenever it is settled.
+    pub day: i64,
+    actual: Amount,
+}
+
+impl Hold<'_> {
+    /// Replaces the worst case by what the call came to.
+    pub fn settle(mut self, actual: Amount) {
+        self.actual = actual;
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.budget.settle(self);
+    }
+}
+
 impl Budget {
-    /// `spent` is what the ledger says was spent, dead processes' reservations included.
-    pub fn new(caps: Caps, spent: Amount) -> Budget {
-        let state = State { settled: spent, ..State::default() };
-        Budget { caps, state: Mutex::new(state), moved: Notify::new() }
+    /// What the limits have spent is what the ledger says, dead processes' reservations included.
+    pub fn new(limits: Vec<Limit>, at_day_cap: AtCap, wall: Wall) -> Budget {
+        let sums = limits.iter().map(|limit| Sum { settled: limit.spent, ..Sum::default() }).collect();
+        let state = State { sums, day: wall.day(), ..State::default() };
+        Budget { limits, at_day_cap, wall, state: Mutex::new(state), moved: Notify::new() }
     }
 
-    /// Whether calls must be reserved in the ledger before they are sent.
+    /// Whether calls of a step must be reserved in the ledger before they are sent.
+    pub fn caps(&self, step: usize) -> bool {
+        self.limits.iter().any(|limit| concerns(limit, step))
+    }
+
+    /// Whether anything has a cap.
     pub fn is_capped(&self) -> bool {
-        !self.caps.is_none()
+        !self.limits.is_empty()
+    }
+
+    /// The day it is, counted from 1970-01-01 in UTC.
+    pub fn today(&self) -> i64 {
+        self.wall.day()
     }
 
     /// Reserves a call's worst case when it is the lowest that waits and there is room for it beside what the
@@ -94,8 +177,9 @@ impl Budget {
         step: usize,
         worst: Amount,
         mut lowest_open: watch::Receiver<Option<RowId>>,
-    ) -> Result<(), String> {
+    ) -> Result<Hold<'_>, Reached> {
         let place = self.wait(row, step);
+        let by_day = self.limits.iter().any(|limit| limit.of == Of::Day);
         loop {
             let moved = self.moved.notified();
             tokio::pin!(moved);
@@ -103,11 +187,12 @@ impl Budget {
             moved.as_mut().enable();
             let lowest = lowest_open.borrow_and_update().clone();
             match self.look(&place.rank, worst, lowest.as_ref()) {
-                Look::Reserved => return Ok(()),
-                Look::Never(sentence) => return Err(sentence),
+                Look::Reserved(day) => return Ok(Hold { budget: self, step, worst, day, actual: worst }),
+                Look::Never(reached) => return Err(reached),
                 Look::NotYet => tokio::select! {
                     () = moved => {}
                     Ok(()) = lowest_open.changed() => {}
+                    () = tokio::time::sleep(self.wall.until_midnight().min(LOOK_EVERY)), if by_day => {}
                 },
             }
         }
@@ -123,60 +208,144 @@ impl Budget {
 
     fn look(&self, rank: &Rank, worst: Amount, lowest: Option<&RowId>) -> Look {
         let mut state = self.lock();
+        self.roll(&mut state);
         if state.waiting.first() != Some(rank) {
             return Look::NotYet;
         }
-        let before = state.settled.plus(state.reserved);
-        if let Some(sentence) = self.passed(before, worst) {
-            let first = lowest.is_none_or(|lowest| rank.row <= *lowest);
-            return if first && state.reserved.calls == 0 { Look::Never(sentence) } else { Look::NotYet };
-        }
+        let step = rank.step.0;
+        let first = lowest.is_none_or(|lowest| rank.row <= *lowest);
         let rows_below = lowest.map_or(0, |lowest| rank.row.ordinal.saturating_sub(lowest.ordinal));
-        // Each row below may need a call more, of the size that calls had so far.
-        let call = state.settled.mean().unwrap_or(worst);
-        if self.passed(before.plus(call.times(rows_below)), worst).is_some() {
+        let mut room = true;
+        for index in self.concerned(step) {
+            let (limit, Sum { settled, reserved }) = (&self.limits[index], state.sums[index]);
+            let before = settled.plus(reserved);
+            if let Some(unit) = limit.caps.passed_by(before.plus(worst)) {
+                room = false;
+                if first && reserved.calls == 0 {
+                    let reached = limit.reached(unit, before, worst);
+                    if !self.waits_for_next_day(limit, worst) {
+                        return Look::Never(reached);
+                    }
+                    state.resting = Some(reached.sentence);
+                }
+            } else {
+                // Each row below may need a call more, of the size that calls had so far.
+                let below = settled.mean().unwrap_or(worst).times(rows_below);
+                room &= limit.caps.passed_by(before.plus(below).plus(worst)).is_none();
+            }
+        }
+        if !room {
             return Look::NotYet;
         }
-        state.reserved = state.reserved.plus(worst);
-        Look::Reserved
+        for index in self.concerned(step) {
+            let sum = &mut state.sums[index];
+            sum.reserved = sum.reserved.plus(worst);
+        }
+        state.resting = None;
+        Look::Reserved(state.day)
     }
 
-    fn passed(&self, before: Amount, worst: Amount) -> Option<String> {
-        let after = before.plus(worst);
-        let over = |cap: Option<u64>, sum: u64| cap.filter(|cap| sum > *cap);
-        if let Some(cap) = over(self.caps.usd_nano, after.usd_nano) {
-            let (spent, next) = (usd(before.usd_nano), usd(worst.usd_nano));
-            return Some(format!(
-                "the budget of {} USD is reached: {spent} USD are spent, and the next call may cost {next} USD",
-                usd(cap)
-            ));
-        }
-        let sentence = |what: &str, cap: u64, spent: u64, next: u64| {
-            format!(
-                "the budget of {cap} {what} is reached: {spent} are spent, and the next call may take {next}"
-            )
-        };
-        if let Some(cap) = over(self.caps.tokens, after.tokens) {
-            return Some(sentence("tokens", cap, before.tokens, worst.tokens));
-        }
-        over(self.caps.calls, after.calls).map(|cap| sentence("calls", cap, before.calls, worst.calls))
+    /// Whether a cap that is reached is one that the next day lifts.
+    fn waits_for_next_day(&self, limit: &Limit, worst: Amount) -> bool {
+        limit.of == Of::Day && self.at_day_cap == AtCap::Wait && limit.caps.passed_by(worst).is_none()
     }
 
-    /// Replaces a call's worst case by what it came to.
-    pub fn settle(&self, worst: Amount, actual: Amount) {
+    /// A new day begins with nothing spent. A clock that is set back begins no day anew.
+    fn roll(&self, state: &mut State) {
+        let today = self.wall.day();
+        if today <= state.day {
+            return;
+        }
+        (state.day, state.resting) = (today, None);
+        for (limit, sum) in self.limits.iter().zip(&mut state.sums) {
+            if limit.of == Of::Day {
+                *sum = Sum::default();
+            }
+        }
+    }
+
+    /// The indexes of the limits that a call of a step adds to.
+    fn concerned(&self, step: usize) -> impl Iterator<Item = usize> {
+        self.limits.iter().enumerate().filter(move |(_, limit)| concerns(limit, step)).map(|(index, _)| index)
+    }
+
+    fn settle(&self, hold: &Hold<'_>) {
         let mut state = self.lock();
-        let reserved = &mut state.reserved;
-        reserved.usd_nano = reserved.usd_nano.saturating_sub(worst.usd_nano);
-        reserved.tokens = reserved.tokens.saturating_sub(worst.tokens);
-        reserved.calls = reserved.calls.saturating_sub(worst.calls);
-        state.settled = state.settled.plus(actual);
+        for index in self.concerned(hold.step) {
+            if self.limits[index].of == Of::Day && hold.day != state.day {
+                continue;
+            }
+            let sum = &mut state.sums[index];
+            sum.reserved = sum.reserved.minus(hold.worst);
+            sum.settled = sum.settled.plus(hold.actual);
+        }
         drop(state);
         self.moved.notify_waiters();
+    }
+
+    /// Why the run waits for the next day, if it does.
+    pub fn resting(&self) -> Option<String> {
+        self.lock().resting.clone()
+    }
+
+    /// The limits with what they have come to by now, calls under way at their worst case.
+    pub fn limits(&self) -> Vec<Limit> {
+        let mut state = self.lock();
+        self.roll(&mut state);
+        let spent = |sum: &Sum| sum.settled.plus(sum.reserved);
+        let limits = self.limits.iter().zip(&state.sums);
+        limits.map(|(limit, sum)| Limit { spent: spent(sum), ..limit.clone() }).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn concerns(limit: &Limit, step: usize) -> bool {
+    match &limit.of {
+        Of::Step { index, .. } => *index == step,
+        Of::Epoch | Of::Run | Of::Day => true,
+    }
+}
+
+impl Limit {
+    fn reached(&self, unit: Unit, before: Amount, worst: Amount) -> Reached {
+        let of = self.of.words();
+        let amount = |amount: Amount| shown(unit, amount.of(unit));
+        let (cap, spent, next) =
+            (shown(unit, self.caps.of(unit).unwrap_or(0)), amount(before), amount(worst));
+        let (name, money) = (unit.word(), unit == Unit::Usd);
+        let unit_word = if money { " USD" } else { "" };
+        let (may, today) =
+            (if money { "cost" } else { "take" }, if self.of == Of::Day { " today (UTC)" } else { "" });
+        let sentence = format!(
+            "the budget of {cap} {name}{of} is reached: {spent}{unit_word} are spent{today}, and the next call \
+             may {may} {next}{unit_word}"
+        );
+        Reached { sentence, remedy: self.remedy(unit, worst) }
+    }
+
+    /// A new run or a new day helps only a call that fits in the whole of it.
+    fn remedy(&self, unit: Unit, worst: Amount) -> String {
+        let fits = self.caps.passed_by(worst).is_none();
+        let key = unit.key();
+        match &self.of {
+            Of::Run if fits => "run again".to_owned(),
+            Of::Day if fits => {
+                format!("run again after 00:00 UTC (or raise `budget.per_day.{key}` and run again)")
+            }
+            Of::Epoch => format!("raise `budget.{key}` and run again"),
+            Of::Run => format!("raise `budget.per_run.{key}` and run again"),
+            Of::Day => format!("raise `budget.per_day.{key}` and run again"),
+            Of::Step { name, .. } => format!("raise `{key}` in the `budget` of step `{name}` and run again"),
+        }
+    }
+}
+
+/// A number of a unit, without the unit: money in dollars.
+pub fn shown(unit: Unit, amount: u64) -> String {
+    if unit == Unit::Usd { usd(amount) } else { amount.to_string() }
 }
 
 /// Nano-dollars as dollars, without needless zeros: `0.0042`.
@@ -188,77 +357,166 @@ pub fn usd(nano: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use super::*;
+    use crate::clock::DAY_MS;
 
     fn call(tokens: u64) -> Amount {
         Amount { usd_nano: 0, tokens, calls: 1 }
     }
 
-    fn caps(tokens: u64) -> Caps {
-        Caps { tokens: Some(tokens), ..Caps::default() }
+    fn limit(of: Of, tokens: u64, spent: u64) -> Limit {
+        let caps = Caps { tokens: Some(tokens), ..Caps::default() };
+        Limit { of, caps, spent: Amount { tokens: spent, ..Amount::default() } }
+    }
+
+    fn step(index: usize) -> Of {
+        Of::Step { index, name: format!("s{index}").into() }
+    }
+
+    fn of_epoch(tokens: u64, spent: u64) -> Budget {
+        Budget::new(vec![limit(Of::Epoch, tokens, spent)], AtCap::Stop, Wall::default())
     }
 
     #[tokio::test]
     async fn the_wall_holds_and_settling_gives_back() {
-        let budget = Budget::new(caps(100), Amount { tokens: 30, ..Amount::default() });
+        let budget = of_epoch(100, 30);
         let (lowest, _) = watch::channel(Some(RowId::root(0)));
         let ask = |row, tokens| budget.reserve(RowId::root(row), 0, call(tokens), lowest.subscribe());
-        assert_eq!(ask(0, 60).await, Ok(()));
+        let first = ask(0, 60).await.unwrap();
         let waiting = ask(0, 20);
         tokio::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-        budget.settle(call(60), call(10));
-        assert_eq!(waiting.await, Ok(()));
-        budget.settle(call(20), call(20));
-        let refused = ask(0, 41).await.unwrap_err();
+        first.settle(call(10));
+        waiting.await.unwrap().settle(call(20));
+        let refused = ask(0, 41).await.err().unwrap();
         let expected = "the budget of 100 tokens is reached: 60 are spent, and the next call may take 41";
-        assert_eq!(refused, expected);
+        assert_eq!(refused.sentence, expected);
+        assert_eq!(refused.remedy, "raise `budget.tokens` and run again");
         // A row that is not the first waits: what is below it may settle for less.
         let behind = ask(1, 41);
         tokio::pin!(behind);
         assert!(futures_util::poll!(behind.as_mut()).is_pending());
         lowest.send_replace(Some(RowId::root(1)));
-        assert_eq!(behind.await.unwrap_err(), expected);
+        assert_eq!(behind.await.err().unwrap().sentence, expected);
     }
 
     #[tokio::test]
     async fn room_goes_to_the_lowest_row_then_to_its_later_step() {
-        let budget = Budget::new(caps(10), Amount::default());
+        let budget = of_epoch(10, 0);
         let (lowest, _) = watch::channel(Some(RowId::root(0)));
         let ask = |row, step| Box::pin(budget.reserve(RowId::root(row), step, call(10), lowest.subscribe()));
-        assert_eq!(ask(0, 0).await, Ok(()));
+        let mut held = Some(ask(0, 0).await.unwrap());
         let mut waiting = [ask(2, 0), ask(1, 0), ask(1, 1)];
         for waiter in &mut waiting {
             assert!(futures_util::poll!(waiter).is_pending());
         }
-        lowest.send_replace(Some(RowId::root(1)));
         let mut served = Vec::new();
-        let mut open: Vec<usize> = vec![0, 1, 2];
         for _ in 0..3 {
-            budget.settle(call(10), Amount::default());
+            held.take().unwrap().settle(Amount::default());
             lowest.send_replace(None);
-            let mut polled = Vec::new();
-            for waiter in &open {
-                polled.push(futures_util::poll!(&mut waiting[*waiter]).is_ready());
+            for (index, waiter) in waiting.iter_mut().enumerate() {
+                if !served.contains(&index)
+                    && let std::task::Poll::Ready(hold) = futures_util::poll!(waiter)
+                {
+                    held = hold.ok();
+                    served.push(index);
+                }
             }
-            served.extend(open.iter().zip(&polled).filter(|(_, ready)| **ready).map(|(waiter, _)| *waiter));
-            open.retain(|waiter| !served.contains(waiter));
         }
         assert_eq!(served, [2, 1, 0]);
     }
 
     #[tokio::test]
     async fn a_row_leaves_room_for_the_open_rows_below_it() {
-        let budget = Budget::new(caps(100), Amount::default());
+        let budget = of_epoch(100, 0);
         let (lowest, _) = watch::channel(Some(RowId::root(0)));
         let ask = |row| Box::pin(budget.reserve(RowId::root(row), 0, call(10), lowest.subscribe()));
-        assert_eq!(ask(9).await, Ok(()));
+        let nine = ask(9).await.unwrap();
         let mut far = ask(10);
         assert!(futures_util::poll!(&mut far).is_pending());
-        assert_eq!(ask(8).await, Ok(()));
+        let eight = ask(8).await.unwrap();
         // A call came to 1 token instead of 10: the rows below need less than was feared.
-        budget.settle(call(10), call(1));
-        assert_eq!(far.await, Ok(()));
+        nine.settle(call(1));
+        assert!(far.await.is_ok());
+        drop(eight);
+        // What was dropped counts at its worst.
+        assert_eq!(budget.limits()[0].spent.tokens, 1 + 10 + 10);
+    }
+
+    /// Calls of 10 tokens by a step until one is refused; how many went, and what was said.
+    async fn check(budget: &Budget, step: usize, expected: usize, said: &str, remedy: &str) {
+        let (lowest, _) = watch::channel(None);
+        let mut went = 0;
+        let reached = loop {
+            match budget.reserve(RowId::root(0), step, call(10), lowest.subscribe()).await {
+                Ok(hold) => hold.settle(call(10)),
+                Err(reached) => break reached,
+            }
+            went += 1;
+        };
+        assert_eq!(went, expected);
+        assert!(reached.sentence.starts_with(said), "{reached:?}");
+        assert_eq!(reached.remedy, remedy);
+    }
+
+    #[tokio::test]
+    async fn every_limit_that_a_call_adds_to_must_have_room() {
+        let limits = vec![
+            limit(Of::Epoch, 100, 0),
+            limit(step(1), 30, 10),
+            limit(step(2), 5, 0),
+            limit(Of::Run, 70, 0),
+            limit(Of::Day, 200, 140),
+        ];
+        let budget = Budget::new(limits, AtCap::Stop, Wall::default());
+        let raise = "raise `tokens` in the `budget` of step `s1` and run again";
+        check(&budget, 1, 2, "the budget of 30 tokens for step `s1` is reached: 30 are spent,", raise).await;
+        let raise = "raise `tokens` in the `budget` of step `s2` and run again";
+        check(&budget, 2, 0, "the budget of 5 tokens for step `s2` is reached: 0 are spent,", raise).await;
+        let day = "the budget of 200 tokens per day is reached: 200 are spent today (UTC), and";
+        let tomorrow = "run again after 00:00 UTC (or raise `budget.per_day.tokens` and run again)";
+        check(&budget, 0, 4, day, tomorrow).await;
+        let spent: Vec<u64> = budget.limits().iter().map(|limit| limit.spent.tokens).collect();
+        assert_eq!(spent, [60, 30, 0, 60, 200]);
+        let run = Budget::new(vec![limit(Of::Run, 25, 0)], AtCap::Stop, Wall::default());
+        check(&run, 0, 2, "the budget of 25 tokens per run is reached: 20 are spent", "run again").await;
+        assert!(run.caps(7) && !Budget::default().caps(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_waits_for_the_next_day_if_it_is_told_to() {
+        let now = Arc::new(AtomicI64::new(20_783 * DAY_MS + DAY_MS - 90_000));
+        let wall = Wall::of({
+            let now = Arc::clone(&now);
+            move || now.load(Ordering::Relaxed)
+        });
+        let budget = Budget::new(vec![limit(Of::Day, 25, 0)], AtCap::Wait, wall);
+        let (lowest, _) = watch::channel(None);
+        let ask = |tokens| Box::pin(budget.reserve(RowId::root(0), 0, call(tokens), lowest.subscribe()));
+        ask(10).await.unwrap().settle(call(10));
+        let late = ask(10).await.unwrap();
+        late.settle(call(10));
+        let over_midnight = ask(5).await.unwrap();
+        let mut waiting = ask(10);
+        assert!(futures_util::poll!(&mut waiting).is_pending() && budget.resting().is_none());
+        // With nothing under way it is the day that it waits for.
+        over_midnight.settle(call(4));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(budget.resting().unwrap().contains("24 are spent today"));
+        let begun_today = {
+            now.fetch_add(90_000, Ordering::Relaxed);
+            waiting.await.unwrap()
+        };
+        assert!(budget.resting().is_none());
+        // It counts on the day that it was reserved on.
+        assert_eq!((begun_today.day, budget.limits()[0].spent.tokens), (20_784, 10));
+        now.fetch_add(DAY_MS, Ordering::Relaxed);
+        begun_today.settle(call(9));
+        assert_eq!(budget.limits()[0].spent.tokens, 0);
+        // No day has room for this one.
+        assert_eq!(ask(26).await.err().unwrap().remedy, "raise `budget.per_day.tokens` and run again");
     }
 
     #[test]

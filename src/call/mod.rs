@@ -14,7 +14,8 @@ use crate::clock;
 use crate::problem::counted;
 use crate::row::{CallMark, Failure, Reason, Row, RowId};
 use crate::store::{
-    Amount, IfPresent, Key, NewReply, Origin, ReservationId, Saved, Spending, Store, StoreError,
+    Amount, Charge, IfPresent, Key, NewReply, Origin, ReservationId, Saved, Spending, Spent, Store,
+    StoreError,
 };
 use crate::teacher::gate::{Outcome as Settled, Shut, Ticket};
 use crate::teacher::retry::{self, Decision};
@@ -22,13 +23,19 @@ use crate::teacher::wire::{AskedBy, Teacher};
 use crate::teacher::{Answer, Fault, Finish, Reply, Request, Usage};
 
 pub mod budget;
+pub mod caps;
+mod charges;
 mod control;
 mod declined;
 pub mod dry;
+#[cfg(test)]
+mod hours;
 pub mod key;
 pub mod monitor;
 
-pub use budget::{Budget, Caps};
+pub use budget::Budget;
+use budget::{Hold, Reached};
+use charges::Charges;
 pub use control::{Control, StopReason};
 pub use dry::DryRun;
 pub use monitor::{CallCounts, Line, Monitor, Totals};
@@ -47,10 +54,8 @@ pub struct Desk {
     pub budget: Budget,
     pub control: Control,
     pub monitor: Monitor,
-    /// The pipeline's name and the run's epoch; together the ledger's scope.
     pub pipeline: Arc<str>,
     pub epoch: Arc<str>,
-    pub scope: Arc<str>,
     /// Replies of these steps saved before this time are not used: `--fresh STEP`.
     pub fresh: HashMap<String, i64>,
     /// Ask again what a server declined before this time: `--retry-failed`.
@@ -79,18 +84,18 @@ impl Desk {
             monitor: Monitor::default(),
             pipeline: pipeline.into(),
             epoch: epoch.into(),
-            scope: scope(pipeline, epoch).into(),
             fresh: HashMap::new(),
             retry_failed: None,
             dry: None,
             flights: Mutex::new(HashMap::new()),
         }
     }
-}
 
-/// Whose spending a budget caps: all runs of a pipeline's epoch.
-pub fn scope(pipeline: &str, epoch: &str) -> String {
-    format!("{pipeline}@{epoch}")
+    /// What the ledger has for all runs of the epoch.
+    pub fn epoch_spent(&self) -> Result<Amount, StoreError> {
+        let sum = Charge::epoch(&self.pipeline, &self.epoch);
+        self.store.spent(&sum).map(Spent::worst)
+    }
 }
 
 /// Which draw a call belongs to.
@@ -124,7 +129,15 @@ pub struct Caller {
     teacher: Arc<Teacher>,
     step: Arc<str>,
     step_index: usize,
+    charges: Arc<Charges>,
     counts: Arc<CallCounts>,
+}
+
+/// What is set aside for a call until it is settled: in the ledger, and in the budget.
+struct Reserved<'a> {
+    id: ReservationId,
+    charge: Arc<Charge>,
+    hold: Hold<'a>,
 }
 
 /// One call on its way.
@@ -166,6 +179,7 @@ impl Caller {
             teacher: Arc::clone(teacher),
             step: Arc::clone(step),
             step_index,
+            charges: Charges::new(&desk.pipeline, &desk.epoch, step).into(),
             counts,
         }
     }
@@ -300,18 +314,18 @@ impl Caller {
     async fn send(&self, call: &Call<'_>) -> Result<Asked, NoAnswer> {
         let mut attempt = 0;
         loop {
-            let reservation = self.reserve(call).await?;
+            let reserved = self.reserve(call).await?;
             attempt += 1;
             let (fault, latency_ms) = match self.try_once(call).await {
                 Ok((reply, latency_ms)) => {
-                    return self.save(call, reply, attempt, latency_ms, reservation).await;
+                    return self.save(call, reply, attempt, latency_ms, reserved).await;
                 }
                 Err(Missed::Stopped) => {
-                    self.settle(call, reservation, Amount::default()).await?;
+                    self.settle(reserved, Amount::default()).await?;
                     return Err(NoAnswer::Stopped);
                 }
                 Err(Missed::Aborted) => {
-                    self.settle(call, reservation, call.worst).await?;
+                    self.settle(reserved, call.worst).await?;
                     return Err(NoAnswer::Stopped);
                 }
                 Err(Missed::Fault(fault, latency_ms)) => (fault, latency_ms),
@@ -320,10 +334,10 @@ impl Caller {
             match &fault {
                 Fault::Busy { .. } => {
                     attempt -= 1;
-                    self.settle(call, reservation, SENT).await?;
+                    self.settle(reserved, SENT).await?;
                 }
                 Fault::Fatal { message } => {
-                    self.settle(call, reservation, SENT).await?;
+                    self.settle(reserved, SENT).await?;
                     // What goes wrong for a row that nobody needs does not spoil a run that is done.
                     if self.desk.control.wants(&call.row.id) {
                         let sentence = format!("teacher `{}`: {message}", self.teacher.name);
@@ -331,14 +345,14 @@ impl Caller {
                     }
                     return Err(NoAnswer::Stopped);
                 }
-                Fault::Transient { billed: true, .. } => self.settle(call, reservation, call.worst).await?,
+                Fault::Transient { billed: true, .. } => self.settle(reserved, call.worst).await?,
                 Fault::Transient { code: "connection", .. } => {
-                    self.settle(call, reservation, Amount::default()).await?;
+                    self.settle(reserved, Amount::default()).await?;
                 }
-                Fault::Transient { .. } => self.settle(call, reservation, SENT).await?,
+                Fault::Transient { .. } => self.settle(reserved, SENT).await?,
                 Fault::TooLong { .. } | Fault::BadRequest { .. } => {
                     self.stop_if_all_end_so(call, &fault);
-                    self.declined(call, &fault, attempt, latency_ms, reservation).await?;
+                    self.declined(call, &fault, attempt, latency_ms, reserved).await?;
                     return Err(ended_by(&fault, attempt));
                 }
             }
@@ -421,7 +435,7 @@ impl Caller {
         reply: Reply,
         attempts: u32,
         latency_ms: u64,
-        reservation: Option<ReservationId>,
+        reserved: Option<Reserved<'_>>,
     ) -> Result<Asked, NoAnswer> {
         let usage = reply.answer.usage;
         let usd_nano = match (self.teacher.price, usage) {
@@ -448,13 +462,7 @@ impl Caller {
             latency_ms,
             created_unix_ms: clock::unix_ms(),
         };
-        let spending = Spending { scope: Arc::clone(&self.desk.scope), reservation, actual };
-        let present = self.if_present();
-        let saved = self.desk.store.save_reply(&new, Some(spending), present).await;
-        let saved = saved.map_err(|error| self.stopped_by(&error))?;
-        if self.desk.budget.is_capped() {
-            self.desk.budget.settle(call.worst, actual);
-        }
+        let saved = self.keep(&new, self.if_present(), reserved, actual).await?;
         self.counts.reply(usage, usd_nano);
         if saved == Saved::KeptFirst
             && let Some(first) = self.stored(call)?
@@ -473,17 +481,17 @@ impl Caller {
         fault: &Fault,
         attempts: u32,
         latency_ms: u64,
-        reservation: Option<ReservationId>,
+        reserved: Option<Reserved<'_>>,
     ) -> Result<(), NoAnswer> {
         let Some((status, body)) = declined::record(fault) else { return Ok(()) };
         if !self.teacher.is_live() {
             // A cassette may be completed: what it lacks is looked for again.
-            return self.settle(call, reservation, Amount::default()).await;
+            return self.settle(reserved, Amount::default()).await;
         }
         // An answer that was paid for stays, also when it was asked for anew.
         let known = self.desk.store.reply(call.key).map_err(|error| self.stopped_by(&error))?;
         if known.is_some_and(|known| known.status < 400) {
-            return self.settle(call, reservation, SENT).await;
+            return self.settle(reserved, SENT).await;
         }
         let new = NewReply {
             key: call.key,
@@ -498,13 +506,28 @@ impl Caller {
             latency_ms,
             created_unix_ms: clock::unix_ms(),
         };
-        let spending = Spending { scope: Arc::clone(&self.desk.scope), reservation, actual: SENT };
-        let saved = self.desk.store.save_reply(&new, Some(spending), IfPresent::Replace).await;
-        saved.map_err(|error| self.stopped_by(&error))?;
-        if self.desk.budget.is_capped() {
-            self.desk.budget.settle(call.worst, SENT);
+        self.keep(&new, IfPresent::Replace, reserved, SENT).await.map(drop)
+    }
+
+    /// Saves a reply and settles its call, in one transaction.
+    async fn keep(
+        &self,
+        new: &NewReply<'_>,
+        present: IfPresent,
+        reserved: Option<Reserved<'_>>,
+        actual: Amount,
+    ) -> Result<Saved, NoAnswer> {
+        let (reservation, charge, hold) = match reserved {
+            Some(Reserved { id, charge, hold }) => (Some(id), charge, Some(hold)),
+            None => (None, self.charges.on(self.desk.budget.today()), None),
+        };
+        let spending = Spending { charge, reservation, actual };
+        let saved = self.desk.store.save_reply(new, Some(spending), present).await;
+        let saved = saved.map_err(|error| self.stopped_by(&error))?;
+        if let Some(hold) = hold {
+            hold.settle(actual);
         }
-        Ok(())
+        Ok(saved)
     }
 
     /// Many calls in a row that were declined, or that reached nobody, are one error of the run, not one of each
@@ -529,22 +552,26 @@ impl Caller {
         self.desk.control.stop(reason);
     }
 
-    async fn reserve(&self, call: &Call<'_>) -> Result<Option<ReservationId>, NoAnswer> {
-        if !self.desk.budget.is_capped() {
+    async fn reserve(&self, call: &Call<'_>) -> Result<Option<Reserved<'_>>, NoAnswer> {
+        if !self.desk.budget.caps(self.step_index) {
             return Ok(None);
         }
-        if let Err(sentence) = self.room(call).await? {
-            self.desk.control.stop(StopReason::Budget(sentence));
-            return Err(NoAnswer::Stopped);
-        }
-        match self.desk.store.reserve(&self.desk.scope, call.worst).await {
-            Ok(id) => Ok(Some(id)),
+        let hold = match self.room(call).await? {
+            Ok(hold) => hold,
+            Err(reached) => {
+                self.desk.control.stop(StopReason::Budget(reached));
+                return Err(NoAnswer::Stopped);
+            }
+        };
+        let charge = self.charges.on(hold.day);
+        match self.desk.store.reserve(&charge, call.worst).await {
+            Ok(id) => Ok(Some(Reserved { id, charge, hold })),
             Err(error) => Err(self.stopped_by(&error)),
         }
     }
 
     /// Waits for room in the budget with the rank that the call has, or until it has a lower one.
-    async fn room(&self, call: &Call<'_>) -> Result<Result<(), String>, NoAnswer> {
+    async fn room(&self, call: &Call<'_>) -> Result<Result<Hold<'_>, Reached>, NoAnswer> {
         let Desk { control, budget, .. } = &*self.desk;
         loop {
             let rank = call.rank();
@@ -559,22 +586,20 @@ impl Caller {
         }
     }
 
-    async fn settle(
-        &self,
-        call: &Call<'_>,
-        reservation: Option<ReservationId>,
-        actual: Amount,
-    ) -> Result<(), NoAnswer> {
+    /// Settles a call that brought no reply.
+    async fn settle(&self, reserved: Option<Reserved<'_>>, actual: Amount) -> Result<(), NoAnswer> {
         self.counts.unanswered(actual);
-        let Some(reservation) = reservation else {
-            if actual == Amount::default() {
-                return Ok(());
+        let store = &self.desk.store;
+        let settled = match reserved {
+            Some(Reserved { id, charge, hold }) => {
+                let settled = store.settle(id, &charge, actual).await;
+                hold.settle(actual);
+                settled
             }
-            let added = self.desk.store.add_spending(&self.desk.scope, actual).await;
-            return added.map_err(|error| self.stopped_by(&error));
+            None if actual == Amount::default() => Ok(()),
+            None => store.add_spending(&self.charges.on(self.desk.budget.today()), actual).await,
         };
-        self.desk.budget.settle(call.worst, actual);
-        self.desk.store.settle(reservation, actual).await.map_err(|error| self.stopped_by(&error))
+        settled.map_err(|error| self.stopped_by(&error))
     }
 
     /// A store that cannot be read or written ends the run: nothing paid may be lost.

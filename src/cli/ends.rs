@@ -5,13 +5,13 @@ use std::path::Path;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use crate::call::budget::usd;
+use crate::call::budget::{Limit, Of, shown, usd};
 use crate::call::{Desk, Totals};
 use crate::cli::rows::first;
 use crate::engine::tally::StepTally;
 use crate::problem::counted;
 use crate::run::{Published, Report};
-use crate::store::{Amount, Store};
+use crate::store::{Amount, Store, Unit};
 
 /// The table of ends, the balance, the calls and what a kept row cost.
 pub fn table(report: &Report, desk: &Desk) -> String {
@@ -138,7 +138,42 @@ fn calls(report: &Report, desk: &Desk) -> Vec<String> {
         (_, unpriced) => format!("{} USD and {unpriced} calls of unknown price", usd(paid)),
     };
     lines.push(cost + &over_all_runs(report, desk, paid));
+    lines.extend(left(desk));
     lines
+}
+
+/// What is left of every cap: `0.41 of 2 USD, 12 of 50 calls for step `draft``.
+fn left(desk: &Desk) -> Option<String> {
+    let limits = desk.budget.limits();
+    let caps = limits.iter().flat_map(|limit| Unit::ALL.map(|unit| (limit, unit)));
+    let left = caps.filter_map(|(limit, unit)| {
+        let cap = limit.caps.of(unit)?;
+        let left = cap.saturating_sub(limit.spent.of(unit));
+        Some(format!("{} of {} {}{}", shown(unit, left), shown(unit, cap), unit.word(), limit.of.words()))
+    });
+    let left: Vec<String> = left.collect();
+    (!left.is_empty()).then(|| format!("left of the budget: {}", left.join(", ")))
+}
+
+/// A limit for programs: whose it is, and each of its caps with what is spent and left of it.
+pub fn limit_json(limit: &Limit) -> Value {
+    let (of, step) = match &limit.of {
+        Of::Epoch => ("epoch", None),
+        Of::Step { name, .. } => ("step", Some(&**name)),
+        Of::Run => ("run", None),
+        Of::Day => ("day", None),
+    };
+    let mut fields = serde_json::Map::from_iter([("of".to_owned(), of.into())]);
+    fields.extend(step.map(|step| ("step".to_owned(), step.into())));
+    for unit in Unit::ALL {
+        let number = |amount: u64| if unit == Unit::Usd { json!(amount as f64 / 1e9) } else { json!(amount) };
+        let Some(cap) = limit.caps.of(unit) else { continue };
+        let spent = limit.spent.of(unit);
+        let left = number(cap.saturating_sub(spent));
+        let told = json!({"cap": number(cap), "spent": number(spent), "left": left});
+        fields.insert(unit.key().to_owned(), told);
+    }
+    Value::Object(fields)
 }
 
 /// What the epoch's kept rows cost, with the money of the runs before.
@@ -156,7 +191,7 @@ fn over_all_runs(report: &Report, desk: &Desk, paid: u64) -> String {
 
 /// What the ledger has for the epoch; nothing from a store that cannot be read, which the run has told of.
 fn spent(desk: &Desk) -> Amount {
-    desk.store.spent(&desk.scope).map(crate::store::Spent::worst).unwrap_or_default()
+    desk.epoch_spent().unwrap_or_default()
 }
 
 /// What a person may wonder about at the end of a run, as sentences.
@@ -212,6 +247,7 @@ pub fn json(report: &Report, desk: &Desk) -> Value {
         "not_needed": report.not_needed,
         "calls": desk.monitor.to_json(name_of),
         "epoch_spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd_nano as f64 / 1e9},
+        "budgets": desk.budget.limits().iter().map(limit_json).collect::<Vec<Value>>(),
         "stopped": report.stopped.as_ref().map(crate::call::StopReason::sentence),
         "dataset": report.published.as_ref().map(|published| published.folder.display().to_string()),
         "partial": report.published.as_ref().is_some_and(|published| published.partial),

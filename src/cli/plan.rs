@@ -3,7 +3,8 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
-use crate::call::budget::usd;
+use crate::call::budget::{Of, shown as amount, usd};
+use crate::cli::ends::limit_json;
 use crate::cli::load::{Loaded, load, secrets};
 use crate::cli::{Exit, PipelineArgs, fail, print, runtime};
 use crate::ops::Asks;
@@ -11,7 +12,7 @@ use crate::pipeline::check::{Pipeline, Step};
 use crate::run::plan::estimate::{Estimate, Interval};
 use crate::run::plan::{Plan, StepPlan, plan};
 use crate::run::{Options, workspace};
-use crate::store::{Access, Store};
+use crate::store::{Access, Store, Unit};
 
 /// Rows of a preview that a plan recommends.
 const PREVIEW_ROWS: u64 = 20;
@@ -186,27 +187,34 @@ fn edits(plan: &Plan) -> Vec<String> {
     plan.edits.iter().map(line).collect()
 }
 
+/// A line for every cap, and which of them the plan may not fit in.
 fn budget(plan: &Plan) -> Vec<String> {
-    let spent = plan.spent.worst();
-    let tokens = plan.total(|step| step.tokens_in).plus(plan.total(|step| step.tokens_out));
-    let caps = [
-        ("USD", plan.caps.usd_nano, spent.usd_nano, plan.usd_nano()),
-        ("tokens", plan.caps.tokens, spent.tokens, Some(tokens)),
-        ("calls", plan.caps.calls, spent.calls, Some(plan.total(|step| step.calls))),
-    ];
-    let lines = caps.into_iter().filter_map(|(unit, cap, spent, planned)| {
-        let cap = cap?;
+    let caps = plan.limits.iter().flat_map(|limit| Unit::ALL.map(|unit| (limit, unit)));
+    let lines = caps.filter_map(|(limit, unit)| {
+        let cap = limit.caps.of(unit)?;
+        let spent = limit.spent.of(unit);
         let left = cap.saturating_sub(spent);
-        let verdict = match planned {
-            None => "whether this plan fits cannot be told",
-            Some(Interval { high: Some(high), .. }) if high <= left => "this plan fits",
-            Some(Interval { low, .. }) if low > left => {
-                "this plan does not fit: the run will stop at the cap and can go on with a higher one"
-            }
-            Some(_) => "this plan may not fit: the run stops at the cap and can go on with a higher one",
+        let goes_on = match limit.of {
+            Of::Run => "the next run goes on",
+            Of::Day => "it goes on the next day",
+            Of::Epoch | Of::Step { .. } => "can go on with a higher one",
         };
-        let word = |amount: u64| if unit == "USD" { usd(amount) } else { amount.to_string() };
-        Some(format!("budget: {} {unit}, of which {} are spent; {verdict}", word(cap), word(spent)))
+        let verdict = match plan.planned(&limit.of, unit) {
+            None => "whether this plan fits cannot be told".to_owned(),
+            Some(Interval { high: Some(high), .. }) if high <= left => "this plan fits".to_owned(),
+            Some(Interval { low, .. }) if low > left => {
+                format!("this plan does not fit: the run will stop at the cap and {goes_on}")
+            }
+            Some(_) => format!("this plan may not fit: the run stops at the cap and {goes_on}"),
+        };
+        let today = if limit.of == Of::Day { " today" } else { "" };
+        Some(format!(
+            "budget{}: {} {}, of which {} are spent{today}; {verdict}",
+            limit.of.words(),
+            amount(unit, cap),
+            unit.word(),
+            amount(unit, spent)
+        ))
     });
     lines.collect()
 }
@@ -271,11 +279,7 @@ fn to_json(plan: &Plan, pipeline: &Pipeline) -> Value {
         "edits": plan.edits,
         "changes": plan.changes.iter().map(|change| change.message.as_str()).collect::<Vec<&str>>(),
         "not_taken": plan.not_taken,
-        "budget": {
-            "usd": plan.caps.usd_nano.map(|cap| cap as f64 / 1e9),
-            "tokens": plan.caps.tokens,
-            "calls": plan.caps.calls,
-        },
+        "budgets": plan.limits.iter().map(limit_json).collect::<Vec<Value>>(),
         "spent": {"usd": spent.usd_nano as f64 / 1e9, "tokens": spent.tokens, "calls": spent.calls},
         "secrets": secrets.collect::<Vec<Value>>(),
     })

@@ -108,6 +108,11 @@ impl View {
         let _ = block.clear();
     }
 
+    /// Why nothing goes on until the day is over, if that is so.
+    fn resting(&self) -> String {
+        self.desk.budget.resting().map_or_else(String::new, |why| format!("; waits for 00:00 UTC: {why}"))
+    }
+
     async fn write(&self, stop: &CancellationToken) {
         while !stopped(stop, LINE_EVERY).await {
             say(self.total_line());
@@ -138,7 +143,7 @@ impl View {
         };
         format!(
             "{:.0} s: {} rows in, {} kept, {} rejected, {} failed; {calls} calls ({:.1}/s, {:.0} tokens/s), \
-             {in_flight} in flight, {cost}{}",
+             {in_flight} in flight, {cost}{}{}",
             seconds,
             count(&progress.rows_in),
             count(&progress.kept),
@@ -147,6 +152,7 @@ impl View {
             calls as f64 / seconds,
             (tokens_in + tokens_out) as f64 / seconds,
             self.left(),
+            self.resting(),
         )
     }
 

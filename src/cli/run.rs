@@ -169,7 +169,7 @@ fn finish(args: &Args, report: &Report, desk: &Desk) -> Exit {
         }
         Some(reason) => {
             let how = match reason {
-                StopReason::Budget(_) => "raise the budget and run again",
+                StopReason::Budget(reached) => reached.remedy.as_str(),
                 _ => "run again",
             };
             say(format_args!("stopped: {}; {how} to resume", reason.sentence()));

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::call::{Budget, Caps, Control, Desk};
+use crate::call::{Budget, Control, Desk};
 use crate::kit::{Check, Columns, Commands, Kit, Missing};
 use crate::ops::{Decision, FoldRow, Op, Operator, Runner, StepFile};
 use crate::problem::{KeyPath, Place, Problem};
 use crate::row::{Outcome, Row, RowId, Type};
 use crate::shape;
-use crate::store::{Access, Amount, Store};
+use crate::store::{Access, Store};
 use crate::template::Templates;
 
 /// A kit without teachers, in a folder of its own.
@@ -29,7 +29,7 @@ pub fn open() -> Fixture {
 /// A kit for a pipeline file in `folder`, whose store is there, too.
 pub fn kit(folder: &Path) -> Kit {
     let store = Store::open(folder, Access::Write).unwrap();
-    let budget = Budget::new(Caps::default(), Amount::default());
+    let budget = Budget::default();
     let environment = vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())];
     Kit {
         templates: Templates::new(&folder.join("templates")),

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::call::Stopped;
+use crate::call::caps::CapsFile;
 use crate::kit::{Check, Kit};
 use crate::row::{Outcome, Reason, Row, RowId};
 
@@ -259,7 +260,7 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("command", include_str!("command.rs")),
 ];
 
-/// One step as the file has it: exactly one operator beside `name` and `when`.
+/// One step as the file has it: exactly one operator beside `name`, `when` and `budget`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename = "step", deny_unknown_fields)]
 pub struct StepFile {
@@ -267,6 +268,8 @@ pub struct StepFile {
     pub name: Option<String>,
     /// An expression; rows for which it does not hold pass by untouched.
     pub when: Option<String>,
+    /// What the step's calls may cost over all runs of one epoch.
+    pub budget: Option<CapsFile>,
     /// Ask a teacher for something new.
     pub generate: Option<Generate>,
     /// Have a teacher grade each row.

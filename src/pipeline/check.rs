@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::call::caps::CapsFile;
 use crate::data::publish::check_target;
 use crate::kit::{Check, Columns, Missing};
 use crate::ops::{Asks, OPERATORS, Op};
+use crate::pipeline::budget;
 use crate::pipeline::doubt::Doubts;
 use crate::pipeline::file::{FORMAT_VERSION, PipelineFile, TeacherFile};
 use crate::pipeline::node::{Node, NodeValue};
@@ -41,13 +43,14 @@ pub struct Step {
     pub at: KeyPath,
     pub name: String,
     pub when: Option<String>,
+    pub budget: Option<CapsFile>,
     pub op: Op,
     /// The columns of the rows that come to the step.
     pub columns: Columns,
 }
 
 impl Step {
-    fn asks(&self, teacher: &str) -> bool {
+    pub fn asks(&self, teacher: &str) -> bool {
         self.op.operator().teachers().contains(&teacher)
     }
 }
@@ -114,6 +117,7 @@ pub fn check(file: PipelineFile, doubts: &Doubts<'_>, base: &Path) -> (Option<Pi
     head(&file, &mut problems);
     let found = check_source(&file.source, doubts, base, &mut problems);
     let Steps { mut steps, unclear } = steps(&file, doubts, &mut problems);
+    budget::check(&file, &steps, &mut problems);
     let hidden = Hidden::new(doubts, found.is_none(), &unclear);
     let source_columns = with_types(&file, found.unwrap_or_default(), &hidden, &mut problems);
     let Followed { columns, teachers_used, files, history } =
@@ -180,28 +184,6 @@ fn head(file: &PipelineFile, problems: &mut Vec<Problem>) {
         let message = format!("`{}` cannot name a pipeline", file.name);
         problems.push(Problem::error(at("name"), message).hint("use letters, digits, `-` and `_`"));
     }
-    if let Some(budget) = &file.budget {
-        if budget.usd.is_some_and(|usd| !(usd > 0.0 && usd.is_finite() && usd < 1e9)) {
-            problems.push(Problem::error(at("budget.usd"), "a budget must be above 0 USD"));
-        }
-        for (key, cap) in [("tokens", budget.tokens), ("calls", budget.calls)] {
-            if cap == Some(0) {
-                let place = Place::Value(KeyPath::parse("budget").join(key));
-                problems.push(Problem::error(place, format!("a budget of 0 {key} lets nothing through")));
-            }
-        }
-        if !caps_something(file) {
-            problems.push(
-                Problem::error(at("budget"), "the budget caps nothing")
-                    .hint("give `usd`, `tokens` or `calls`"),
-            );
-        }
-    }
-}
-
-fn caps_something(file: &PipelineFile) -> bool {
-    file.budget
-        .is_some_and(|budget| budget.usd.is_some() || budget.tokens.is_some() || budget.calls.is_some())
 }
 
 /// `types:` overrides what was found in the source.
@@ -271,7 +253,8 @@ fn steps(file: &PipelineFile, doubts: &Doubts<'_>, problems: &mut Vec<Problem>) 
             let hint = "give one of them a `name:`; draws, reasons and test replies hang on it";
             problems.push(Problem::error(place(), message).hint(hint));
         }
-        steps.push(Step { at, name, when: step.when.clone(), op, columns: Columns::new() });
+        let (when, budget) = (step.when.clone(), step.budget);
+        steps.push(Step { at, name, when, budget, op, columns: Columns::new() });
     }
     if file.steps.is_empty() {
         problems.push(Problem::warning(at("steps"), "there are no steps: the source is saved as it is"));
@@ -414,13 +397,13 @@ fn teachers(file: &PipelineFile, steps: &[Step], doubts: &Doubts<'_>, problems: 
     for (name, teacher) in &file.teachers {
         let under = place(name);
         let mut found = one_teacher(teacher);
-        found.extend(budgeted(file, name, teacher, steps));
+        found.extend(budget::prices(file, name, teacher, steps));
         problems.extend(found.into_iter().map(|problem| problem.below(&under)));
     }
     // What a teacher in doubt allows and costs is not known.
     for step in steps {
         for asks in step.op.operator().asks().iter().filter(|asks| !doubts.touch(&place(asks.teacher))) {
-            limits_of_step(file, step, asks, problems);
+            limits_of_step(file, steps, step, asks, problems);
         }
     }
 }
@@ -471,27 +454,17 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
     problems
 }
 
-/// Under a budget in money, a teacher needs prices.
-fn budgeted(file: &PipelineFile, name: &str, teacher: &TeacherFile, steps: &[Step]) -> Vec<Problem> {
-    let asked = steps.iter().any(|step| step.asks(name));
-    let needs_price = file.budget.is_some_and(|budget| budget.usd.is_some());
-    if !asked || !needs_price || teacher.price.is_some() || teacher.recorded.is_some() {
-        return Vec::new();
-    }
-    let hint = "give `price: { input: …, output: … }` in USD per million tokens; for a server of your own, 0";
-    vec![Problem::error(at(""), "a budget in USD needs this teacher's price").hint(hint)]
-}
-
 /// What a step asks of a teacher against the limits of that teacher.
-fn limits_of_step(file: &PipelineFile, step: &Step, asks: &Asks<'_>, problems: &mut Vec<Problem>) {
+fn limits_of_step(
+    file: &PipelineFile,
+    steps: &[Step],
+    step: &Step,
+    asks: &Asks<'_>,
+    problems: &mut Vec<Problem>,
+) {
     let Some(teacher) = file.teachers.get(asks.teacher) else { return };
     let under = step.at.join(step.op.name()).extend(&KeyPath::parse(asks.part));
-    if caps_something(file) && asks.max_tokens.is_none() && teacher.recorded.is_none() {
-        let message = "a budget needs `max_tokens` in every step that asks a teacher";
-        let hint = "what a call may cost at worst is known only with a limit on its answer";
-        problems.push(Problem::error(Place::Value(under), message).hint(hint));
-        return;
-    }
+    problems.extend(budget::step(file, steps, step, asks, teacher, &under));
     let Some(max_tokens) = asks.tokens_out_max().map(u64::from) else { return };
     if let Some(limit) = teacher.limits.tokens_per_minute.filter(|limit| max_tokens > *limit) {
         let message = format!(
@@ -500,28 +473,6 @@ fn limits_of_step(file: &PipelineFile, step: &Step, asks: &Asks<'_>, problems: &
         let problem = Problem::error(Place::Value(under.join("max_tokens")), message);
         problems.push(problem.hint("lower `max_tokens`, or correct the teacher's `limits`"));
     }
-    problems.extend(over_budget(file, teacher, max_tokens, &under));
-}
-
-/// A budget that not even one call's answer fits in.
-fn over_budget(
-    file: &PipelineFile,
-    teacher: &TeacherFile,
-    max_tokens: u64,
-    under: &KeyPath,
-) -> Option<Problem> {
-    let budget = file.budget.as_ref()?;
-    let usd = teacher.price.map(|price| price.output * max_tokens as f64 / 1e6);
-    let over_tokens = budget.tokens.is_some_and(|tokens| tokens > 0 && max_tokens > tokens);
-    let over_usd = budget.usd.zip(usd).is_some_and(|(cap, usd)| cap > 0.0 && usd > cap);
-    if !over_tokens && !over_usd {
-        return None;
-    }
-    let message = "one call's worst case is over the whole budget: no call could ever be sent";
-    Some(
-        Problem::error(Place::Value(under.join("max_tokens")), message)
-            .hint("raise the budget or lower `max_tokens`"),
-    )
 }
 
 /// The dataset's columns.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::axes::SampleFile;
+use crate::call::caps::BudgetFile;
 use crate::data::read::{Format, TextUnit};
 use crate::ops::StepFile;
 use crate::teacher::api::Api;
@@ -39,7 +40,7 @@ pub struct PipelineFile {
     /// The teachers, by name.
     #[serde(default)]
     pub teachers: IndexMap<String, TeacherFile>,
-    /// What all runs of one epoch together may cost.
+    /// What runs may cost.
     pub budget: Option<BudgetFile>,
     /// Where rows come from.
     pub source: SourceFile,
@@ -187,17 +188,6 @@ impl From<PriceFile> for Price {
             ..Price::of(file.input, file.output)
         }
     }
-}
-
-/// Caps over all runs of one epoch.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename = "budget", deny_unknown_fields)]
-pub struct BudgetFile {
-    /// US dollars.
-    pub usd: Option<f64>,
-    /// Input and output tokens together.
-    pub tokens: Option<u64>,
-    pub calls: Option<u64>,
 }
 
 /// Where rows come from: one of `rows`, `files`, `sample`.

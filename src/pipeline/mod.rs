@@ -5,6 +5,7 @@
 //! could not be read), and `render` shows problems in the file's
 //! own lines. Nothing here opens files, reads the environment, prints or starts anything.
 
+pub mod budget;
 pub mod check;
 pub mod decode;
 pub mod doubt;

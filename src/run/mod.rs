@@ -12,17 +12,19 @@ use std::sync::atomic::Ordering;
 use indexmap::IndexMap;
 use serde_json::json;
 
-use crate::call::{Budget, Caps, Control, Desk, StopReason};
-use crate::clock;
+use crate::call::budget::{Limit, Of};
+use crate::call::{Budget, Control, Desk, StopReason};
+use crate::clock::{self, Wall};
 use crate::data::hash::text_hash;
 use crate::data::manifest::SourceRecord;
 use crate::engine::stages::{Stages, StepRunners};
 use crate::engine::tally::Tally;
 use crate::engine::{Engine, Finish, Progress, Settings, Until};
 use crate::kit::{Commands, Kit};
+use crate::pipeline::budget::budgets;
 use crate::pipeline::check::Pipeline;
 use crate::problem::{Place, Problem};
-use crate::store::{NewRun, Run as StoredRun, RunStatus, Store, StoreError};
+use crate::store::{Charge, NewRun, Run as StoredRun, RunStatus, Store, StoreError};
 use crate::teacher::process::MINIMAL_ENV;
 use crate::teacher::wire::Teacher;
 
@@ -158,9 +160,10 @@ impl Run {
         std::fs::create_dir_all(&folder)
             .map_err(|error| RunError::Io(format!("cannot make `{}`: {error}", folder.display())))?;
         let control = Control::default();
-        let scope = crate::call::scope(&pipeline.file.name, &options.epoch);
-        let spent = store.spent(&scope)?;
-        let budget = Budget::new(caps(&pipeline), spent.worst());
+        let wall = Wall::default();
+        let limits = limits(&pipeline, &store, &options.epoch, wall.day())?;
+        let per_day = pipeline.file.budget.and_then(|budget| budget.per_day);
+        let budget = Budget::new(limits, per_day.unwrap_or_default().at_cap, wall);
         let mut desk = Desk::new(store.clone(), budget, control.clone(), &pipeline.file.name, &options.epoch);
         desk.fresh = fresh_since(&options, &store, &pipeline.file.name, started)?;
         desk.retry_failed = options.retry_failed.then_some(started);
@@ -424,13 +427,20 @@ fn waiting_rows(error: &std::io::Error) -> String {
     format!("rows that wait for their turn cannot be kept on disk: {error}; free some space and run again")
 }
 
-fn caps(pipeline: &Pipeline) -> Caps {
-    let Some(budget) = &pipeline.file.budget else { return Caps::default() };
-    Caps {
-        usd_nano: budget.usd.map(|usd| (usd * 1e9).round() as u64),
-        tokens: budget.tokens,
-        calls: budget.calls,
-    }
+/// The limits of a run in an epoch, with what the ledger has for each.
+fn limits(pipeline: &Pipeline, store: &Store, epoch: &str, today: i64) -> Result<Vec<Limit>, StoreError> {
+    let name = &pipeline.file.name;
+    let limits = budgets(&pipeline.file, &pipeline.steps).into_iter().map(|budget| {
+        let sum = match &budget.of {
+            Of::Epoch => Some(Charge::epoch(name, epoch)),
+            Of::Step { name: step, .. } => Some(Charge::step(name, epoch, step)),
+            Of::Day => Some(Charge::day(today)),
+            Of::Run => None,
+        };
+        let spent = sum.map(|sum| store.spent(&sum)).transpose()?.unwrap_or_default().worst();
+        Ok(Limit { of: budget.of, caps: budget.caps.caps(), spent })
+    });
+    limits.collect()
 }
 
 /// Where a run keeps its rejects, failures and logs.

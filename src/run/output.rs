@@ -364,6 +364,6 @@ fn spending(run: &Run) -> Vec<SpendingRecord> {
 
 /// What the ledger has for the epoch.
 fn epoch_spent(run: &Run) -> Result<SpentRecord, StoreError> {
-    let Amount { usd_nano, tokens, calls } = run.desk.store.spent(&run.desk.scope)?.worst();
+    let Amount { usd_nano, tokens, calls } = run.desk.epoch_spent()?;
     Ok(SpentRecord { calls, tokens, usd: usd_nano as f64 / 1e9 })
 }

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::call::{Budget, Caps, Control, Desk, StopReason, Stopped};
+use crate::call::{Budget, Control, Desk, StopReason, Stopped};
 use crate::engine::stages::{Stages, StepRunners};
 use crate::engine::{End, Ended, Engine, Progress, Settings, Until};
 use crate::ops::{CallRow, Runner};
@@ -20,7 +20,7 @@ use crate::pipeline::check::Pipeline;
 use crate::pipeline::file::{ExpectedReject, TestFile};
 use crate::row::{Failure, Fields, Outcome, Reason, Row, Value};
 use crate::run::{RunError, build_steps, source, teachers};
-use crate::store::{Access, Amount, Store};
+use crate::store::{Access, Store};
 
 /// The epoch that tests draw in: the one that a run has by default.
 const EPOCH: &str = "0";
@@ -69,7 +69,7 @@ pub fn run(pipeline: &Pipeline) -> Result<Vec<Verdict>, RunError> {
 async fn one(pipeline: &Pipeline, test: &TestFile, workspace: &Path) -> Result<Verdict, RunError> {
     let store = Store::open(workspace, Access::Write)?;
     let control = Control::default();
-    let budget = Budget::new(Caps::default(), Amount::default());
+    let budget = Budget::default();
     let desk = Arc::new(Desk::new(store, budget, control.clone(), &pipeline.file.name, EPOCH));
     let teachers = teachers::offline(pipeline, &test.replies);
     let mut steps = build_steps(pipeline, &teachers, &desk, &Arc::default())?;

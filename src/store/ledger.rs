@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::error::StoreError;
 use super::writer::Desk;
 use super::{Store, from_db, to_db};
+use crate::clock;
 
 /// Money, tokens and calls. Sums stop at the largest number instead of wrapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,6 +40,23 @@ impl Amount {
         }
     }
 
+    pub fn of(self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Usd => self.usd_nano,
+            Unit::Tokens => self.tokens,
+            Unit::Calls => self.calls,
+        }
+    }
+
+    #[must_use]
+    pub fn minus(self, other: Amount) -> Amount {
+        Amount {
+            usd_nano: self.usd_nano.saturating_sub(other.usd_nano),
+            tokens: self.tokens.saturating_sub(other.tokens),
+            calls: self.calls.saturating_sub(other.calls),
+        }
+    }
+
     /// What one call of these took on average; nothing without calls.
     pub fn mean(self) -> Option<Amount> {
         Some(Amount {
@@ -49,11 +67,110 @@ impl Amount {
     }
 }
 
+/// What an amount is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Usd,
+    Tokens,
+    Calls,
+}
+
+impl Unit {
+    pub const ALL: [Unit; 3] = [Unit::Usd, Unit::Tokens, Unit::Calls];
+
+    /// Its key in a budget.
+    pub fn key(self) -> &'static str {
+        match self {
+            Unit::Usd => "usd",
+            Unit::Tokens => "tokens",
+            Unit::Calls => "calls",
+        }
+    }
+
+    /// What stands behind a number of it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Unit::Usd => "USD",
+            Unit::Tokens => "tokens",
+            Unit::Calls => "calls",
+        }
+    }
+}
+
+/// What a sum may come to; `None` is no cap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    pub usd_nano: Option<u64>,
+    pub tokens: Option<u64>,
+    pub calls: Option<u64>,
+}
+
+impl Caps {
+    pub fn is_none(&self) -> bool {
+        *self == Caps::default()
+    }
+
+    /// The first cap that a sum is above.
+    pub fn passed_by(&self, sum: Amount) -> Option<Unit> {
+        let over = |cap: Option<u64>, sum: u64| cap.is_some_and(|cap| sum > cap);
+        let caps = [
+            (Unit::Usd, over(self.usd_nano, sum.usd_nano)),
+            (Unit::Tokens, over(self.tokens, sum.tokens)),
+            (Unit::Calls, over(self.calls, sum.calls)),
+        ];
+        caps.into_iter().find_map(|(unit, over)| over.then_some(unit))
+    }
+
+    /// The cap on one of these.
+    pub fn of(&self, unit: Unit) -> Option<u64> {
+        match unit {
+            Unit::Usd => self.usd_nano,
+            Unit::Tokens => self.tokens,
+            Unit::Calls => self.calls,
+        }
+    }
+}
+
+/// The sums that a call adds to, by their names: the epoch's, the step's, the day's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Charge {
+    pub epoch: Arc<str>,
+    pub step: Arc<str>,
+    pub day: Arc<str>,
+}
+
+impl Charge {
+    /// A call of a step on a day, which counts from 1970-01-01 in UTC.
+    pub fn new(pipeline: &str, epoch: &str, step: &str, day: i64) -> Charge {
+        Charge {
+            epoch: Charge::epoch(pipeline, epoch).into(),
+            step: Charge::step(pipeline, epoch, step).into(),
+            day: Charge::day(day).into(),
+        }
+    }
+
+    /// The sum of all runs of a pipeline's epoch.
+    pub fn epoch(pipeline: &str, epoch: &str) -> String {
+        format!("{pipeline}@{epoch}")
+    }
+
+    /// The sum of a step over all runs of the epoch. A pipeline's name has no colon, so no epoch is called so;
+    /// the length keeps a step apart from an epoch that looks like one.
+    pub fn step(pipeline: &str, epoch: &str, step: &str) -> String {
+        format!("step:{}:{step}:{}", step.len(), Charge::epoch(pipeline, epoch))
+    }
+
+    /// The sum of all runs of the workspace on one day in UTC.
+    pub fn day(day: i64) -> String {
+        format!("day:{}", clock::date(day.saturating_mul(clock::DAY_MS)))
+    }
+}
+
 /// An open reservation of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReservationId(pub(super) i64);
 
-/// What a scope has cost so far, over all runs.
+/// What a sum has come to so far, over all runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     /// Calls that ended, and calls of dead processes at their worst case.
@@ -72,9 +189,9 @@ impl Spent {
 /// What saving a reply does to the ledger.
 #[derive(Clone, Debug)]
 pub struct Spending {
-    /// Whose total grows: `pipeline-name@epoch`.
-    pub scope: Arc<str>,
-    /// The call's reservation, made for the same scope; closed together with the reply.
+    /// The sums that grow.
+    pub charge: Arc<Charge>,
+    /// The call's reservation, made for the same sums; closed together with the reply.
     pub reservation: Option<ReservationId>,
     pub actual: Amount,
 }
@@ -82,18 +199,21 @@ pub struct Spending {
 impl Store {
     /// Records that a call may cost up to `worst`; resolves when that is on disk, so that it still
     /// counts should this process die during the call. It compares with no cap.
-    pub async fn reserve(&self, scope: &Arc<str>, worst: Amount) -> Result<ReservationId, StoreError> {
-        let scope = Arc::clone(scope);
+    pub async fn reserve(&self, charge: &Arc<Charge>, worst: Amount) -> Result<ReservationId, StoreError> {
+        let charge = Arc::clone(charge);
         self.write(move |desk| {
             desk.last_reservation += 1;
             let id = desk.last_reservation;
             desk.connection
                 .prepare_cached(
-                    "INSERT INTO reservations (id, scope, usd_nano, tokens, calls) VALUES (?1, ?2, ?3, ?4, ?5)",
+                    "INSERT INTO reservations (id, scope, step, day, usd_nano, tokens, calls)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )?
                 .execute(params![
                     id,
-                    &*scope,
+                    &*charge.epoch,
+                    &*charge.step,
+                    &*charge.day,
                     to_db(worst.usd_nano),
                     to_db(worst.tokens),
                     to_db(worst.calls)
@@ -103,41 +223,47 @@ impl Store {
         .await
     }
 
-    /// Closes the reservation of a call that brought no reply: with zero when it cannot have been
-    /// billed, with its worst case when it may have been. Fails with
+    /// Closes the reservation of a call that brought no reply, made for the same sums: with zero when it
+    /// cannot have been billed, with its worst case when it may have been. Fails with
     /// [`StoreError::UnknownReservation`] when it was closed before.
-    pub async fn settle(&self, id: ReservationId, actual: Amount) -> Result<(), StoreError> {
-        let scope = self
+    pub async fn settle(
+        &self,
+        id: ReservationId,
+        charge: &Arc<Charge>,
+        actual: Amount,
+    ) -> Result<(), StoreError> {
+        let charge = Arc::clone(charge);
+        let was_open = self
             .write(move |desk| {
-                let scope = close_reservation(&desk.connection, id)?;
-                if let Some(scope) = &scope {
-                    add_spending(desk, scope, actual);
+                let was_open = close_reservation(&desk.connection, id)?;
+                if was_open {
+                    add_spending(desk, &charge, actual);
                 }
-                Ok(scope)
+                Ok(was_open)
             })
             .await?;
-        scope.map(drop).ok_or(StoreError::UnknownReservation { id: id.0 })
+        if was_open { Ok(()) } else { Err(StoreError::UnknownReservation { id: id.0 }) }
     }
 
     /// Records what a call without a reservation may have cost, though it brought no reply.
-    pub async fn add_spending(&self, scope: &Arc<str>, actual: Amount) -> Result<(), StoreError> {
-        let scope = Arc::clone(scope);
+    pub async fn add_spending(&self, charge: &Arc<Charge>, actual: Amount) -> Result<(), StoreError> {
+        let charge = Arc::clone(charge);
         self.write(move |desk| {
-            add_spending(desk, &scope, actual);
+            add_spending(desk, &charge, actual);
             Ok(())
         })
         .await
     }
 
-    /// What `scope` has cost, in one consistent look; zero for a scope never heard of.
-    pub fn spent(&self, scope: &str) -> Result<Spent, StoreError> {
+    /// What a sum has come to, in one consistent look; zero for one never heard of.
+    pub fn spent(&self, sum: &str) -> Result<Spent, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT usd_nano, tokens, calls, 1 FROM scopes WHERE scope = ?1
                  UNION ALL
-                 SELECT usd_nano, tokens, calls, 0 FROM reservations WHERE scope = ?1",
+                 SELECT usd_nano, tokens, calls, 0 FROM reservations WHERE ?1 IN (scope, step, day)",
             )?;
-            let mut rows = statement.query([scope])?;
+            let mut rows = statement.query([sum])?;
             let mut spent = Spent::default();
             while let Some(row) = rows.next()? {
                 let part = if row.get(3)? { &mut spent.settled } else { &mut spent.reserved };
@@ -148,27 +274,28 @@ impl Store {
     }
 }
 
-/// Closes a reservation; its scope, or `None` when it is not open.
-pub(super) fn close_reservation(
-    connection: &Connection,
-    id: ReservationId,
-) -> rusqlite::Result<Option<Arc<str>>> {
-    connection
-        .prepare_cached("DELETE FROM reservations WHERE id = ?1 RETURNING scope")?
-        .query_row([id.0], |row| row.get(0))
-        .optional()
+/// Closes a reservation; whether it was open.
+pub(super) fn close_reservation(connection: &Connection, id: ReservationId) -> rusqlite::Result<bool> {
+    Ok(connection.prepare_cached("DELETE FROM reservations WHERE id = ?1")?.execute([id.0])? > 0)
 }
 
-/// Adds to a scope's total with the running transaction.
-pub(super) fn add_spending(desk: &mut Desk, scope: &Arc<str>, actual: Amount) {
-    let sum = desk.spending.entry(Arc::clone(scope)).or_default();
+/// Adds to the sums of a charge with the running transaction.
+pub(super) fn add_spending(desk: &mut Desk, charge: &Arc<Charge>, actual: Amount) {
+    let sum = desk.spending.entry(Arc::clone(charge)).or_default();
     *sum = sum.plus(actual);
 }
 
-/// Writes what the batch has spent: one row per scope instead of one per reply.
+/// Writes what the batch has spent: one row per sum instead of some per reply.
 pub(super) fn write_spending(desk: &mut Desk) -> rusqlite::Result<()> {
-    for (scope, actual) in desk.spending.drain() {
-        add_to_scope(&desk.connection, &scope, actual)?;
+    let mut by_sum: HashMap<Arc<str>, Amount> = HashMap::new();
+    for (charge, actual) in desk.spending.drain() {
+        for name in [&charge.epoch, &charge.step, &charge.day] {
+            let sum = by_sum.entry(Arc::clone(name)).or_default();
+            *sum = sum.plus(actual);
+        }
+    }
+    for (name, actual) in by_sum {
+        add_to_sum(&desk.connection, &name, actual)?;
     }
     Ok(())
 }
@@ -178,27 +305,31 @@ pub(super) fn write_spending(desk: &mut Desk) -> rusqlite::Result<()> {
 pub(super) fn fold_open_reservations(connection: &Connection) -> rusqlite::Result<(u64, Amount)> {
     let mut count = 0;
     let mut total = Amount::default();
-    let mut by_scope: HashMap<String, Amount> = HashMap::new();
-    let mut statement = connection.prepare("SELECT usd_nano, tokens, calls, scope FROM reservations")?;
+    let mut by_sum: HashMap<String, Amount> = HashMap::new();
+    let mut statement =
+        connection.prepare("SELECT usd_nano, tokens, calls, scope, step, day FROM reservations")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let worst = amount(row, 0)?;
-        let sum = by_scope.entry(row.get(3)?).or_default();
-        *sum = sum.plus(worst);
+        for column in 3..6 {
+            let Some(name) = row.get::<_, Option<String>>(column)? else { continue };
+            let sum = by_sum.entry(name).or_default();
+            *sum = sum.plus(worst);
+        }
         total = total.plus(worst);
         count += 1;
     }
-    for (scope, worst) in by_scope {
-        add_to_scope(connection, &scope, worst)?;
+    for (name, worst) in by_sum {
+        add_to_sum(connection, &name, worst)?;
     }
     connection.execute("DELETE FROM reservations", [])?;
     Ok((count, total))
 }
 
-fn add_to_scope(connection: &Connection, scope: &str, actual: Amount) -> rusqlite::Result<()> {
+fn add_to_sum(connection: &Connection, name: &str, actual: Amount) -> rusqlite::Result<()> {
     let before = connection
         .prepare_cached("SELECT usd_nano, tokens, calls FROM scopes WHERE scope = ?1")?
-        .query_row([scope], |row| amount(row, 0))
+        .query_row([name], |row| amount(row, 0))
         .optional()?
         .unwrap_or_default();
     let sum = before.plus(actual);
@@ -206,7 +337,7 @@ fn add_to_scope(connection: &Connection, scope: &str, actual: Amount) -> rusqlit
         .prepare_cached(
             "INSERT OR REPLACE INTO scopes (scope, usd_nano, tokens, calls) VALUES (?1, ?2, ?3, ?4)",
         )?
-        .execute(params![scope, to_db(sum.usd_nano), to_db(sum.tokens), to_db(sum.calls)])?;
+        .execute(params![name, to_db(sum.usd_nano), to_db(sum.tokens), to_db(sum.calls)])?;
     Ok(())
 }
 
@@ -228,23 +359,52 @@ mod tests {
     const ACTUAL: Amount = Amount { usd_nano: 300, tokens: 40, calls: 1 };
     const NOTHING: Amount = Amount { usd_nano: 0, tokens: 0, calls: 0 };
 
-    fn scope() -> Arc<str> {
-        "exercises@0".into()
+    const DAY: i64 = 20_783;
+
+    fn charge() -> Arc<Charge> {
+        Arc::new(Charge::new("exercises", "0", "draft", DAY))
     }
 
     fn check(fixture: &Fixture, settled: Amount, reserved: Amount) {
-        assert_eq!(fixture.store.spent(&scope()).unwrap(), Spent { settled, reserved });
-        assert_eq!(fixture.store.spent("other@0").unwrap(), Spent::default());
+        let Charge { epoch, step, day } = &*charge();
+        for sum in [epoch, step, day] {
+            assert_eq!(fixture.store.spent(sum).unwrap(), Spent { settled, reserved }, "{sum}");
+        }
+        for other in ["other@0", "exercises", &Charge::day(DAY + 1)] {
+            assert_eq!(fixture.store.spent(other).unwrap(), Spent::default());
+        }
     }
 
     fn spending(reservation: Option<ReservationId>) -> Option<Spending> {
-        Some(Spending { scope: scope(), reservation, actual: ACTUAL })
+        Some(Spending { charge: charge(), reservation, actual: ACTUAL })
+    }
+
+    #[test]
+    fn sums_have_names_of_their_own() {
+        let Charge { epoch, step, day } = Charge::new("p", "0", "draft", DAY);
+        assert_eq!((&*epoch, &*step, &*day), ("p@0", "step:5:draft:p@0", "day:2026-11-26"));
+        assert_ne!(Charge::step("p", "0", "a:p@0:b"), Charge::step("p", "0:b:p@0", "a"));
+    }
+
+    #[tokio::test]
+    async fn sums_grow_apart_where_calls_differ() {
+        let fixture = fixture::open();
+        let judged = Arc::new(Charge::new("exercises", "0", "judge", DAY));
+        let later = Arc::new(Charge::new("exercises", "0", "draft", DAY + 1));
+        for charge in [charge(), judged, Arc::clone(&later)] {
+            let id = fixture.store.reserve(&charge, WORST).await.unwrap();
+            fixture.store.settle(id, &charge, ACTUAL).await.unwrap();
+        }
+        let calls = |sum: &str| fixture.store.spent(sum).unwrap().settled.calls;
+        let charge = charge();
+        assert_eq!([calls(&charge.epoch), calls(&charge.step), calls(&charge.day)], [3, 2, 2]);
+        assert_eq!(calls(&later.day), 1);
     }
 
     #[tokio::test]
     async fn a_reply_settles_its_reservation() {
         let fixture = fixture::open();
-        let id = fixture.store.reserve(&scope(), WORST).await.unwrap();
+        let id = fixture.store.reserve(&charge(), WORST).await.unwrap();
         check(&fixture, NOTHING, WORST);
         fixture.store.save_reply(&reply(1, "a"), spending(Some(id)), IfPresent::KeepFirst).await.unwrap();
         check(&fixture, ACTUAL, NOTHING);
@@ -253,11 +413,11 @@ mod tests {
     #[tokio::test]
     async fn a_call_without_reply_is_settled_once() {
         let fixture = fixture::open();
-        let free = fixture.store.reserve(&scope(), WORST).await.unwrap();
-        let billed = fixture.store.reserve(&scope(), WORST).await.unwrap();
-        fixture.store.settle(free, NOTHING).await.unwrap();
-        fixture.store.settle(billed, WORST).await.unwrap();
-        let error = fixture.store.settle(billed, WORST).await.unwrap_err();
+        let free = fixture.store.reserve(&charge(), WORST).await.unwrap();
+        let billed = fixture.store.reserve(&charge(), WORST).await.unwrap();
+        fixture.store.settle(free, &charge(), NOTHING).await.unwrap();
+        fixture.store.settle(billed, &charge(), WORST).await.unwrap();
+        let error = fixture.store.settle(billed, &charge(), WORST).await.unwrap_err();
         assert_eq!(error, StoreError::UnknownReservation { id: billed.0 });
         check(&fixture, WORST, NOTHING);
     }
@@ -276,7 +436,7 @@ mod tests {
     async fn what_a_dead_process_left_open_counts_at_its_worst() {
         let fixture = fixture::open();
         for _ in 0..3 {
-            fixture.store.reserve(&scope(), WORST).await.unwrap();
+            fixture.store.reserve(&charge(), WORST).await.unwrap();
         }
         fixture.store.save_reply(&reply(1, "a"), spending(None), IfPresent::KeepFirst).await.unwrap();
         let fixture = fixture.reopen();
@@ -295,10 +455,10 @@ mod tests {
         let fixture = fixture::open();
         let huge = Amount { usd_nano: u64::MAX, tokens: 1, calls: 1 };
         for _ in 0..2 {
-            let id = fixture.store.reserve(&scope(), huge).await.unwrap();
-            fixture.store.settle(id, huge).await.unwrap();
+            let id = fixture.store.reserve(&charge(), huge).await.unwrap();
+            fixture.store.settle(id, &charge(), huge).await.unwrap();
         }
-        let spent = fixture.store.spent(&scope()).unwrap();
+        let spent = fixture.store.spent(&charge().epoch).unwrap();
         let largest = i64::MAX.unsigned_abs();
         assert_eq!(spent.worst(), Amount { usd_nano: largest, tokens: 2, calls: 2 });
     }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, TransactionBehavior};
 
 pub use error::StoreError;
-pub use ledger::{Amount, ReservationId, Spending, Spent};
+pub use ledger::{Amount, Caps, Charge, ReservationId, Spending, Spent, Unit};
 pub use replies::{BODY_BYTES_MAX, IfPresent, NewReply, Origin, Saved, StoredReply};
 pub use runs::{NewRun, Run, RunStatus};
 pub use upkeep::{Filter, Share, Spread, StepStats, StoreStats};

@@ -149,7 +149,7 @@ impl Store {
                 if let Some(id) = spending.reservation {
                     ledger::close_reservation(&desk.connection, id)?;
                 }
-                ledger::add_spending(desk, &spending.scope, spending.actual);
+                ledger::add_spending(desk, &spending.charge, spending.actual);
             }
             packed.insert(desk, if_present)
         })
@@ -486,13 +486,13 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn many_callers_at_once_each_find_their_own() {
         let fixture = fixture::open();
-        let scope: Arc<str> = "exercises@0".into();
+        let charge = Arc::new(ledger::Charge::new("exercises", "0", "draft", 0));
         let tasks: Vec<_> = (0..256)
             .map(|number| {
-                let (store, scope) = (fixture.store.clone(), Arc::clone(&scope));
+                let (store, charge) = (fixture.store.clone(), Arc::clone(&charge));
                 tokio::spawn(async move {
                     let actual = Amount { usd_nano: number, tokens: 2, calls: 1 };
-                    let spending = Spending { scope, reservation: None, actual };
+                    let spending = Spending { charge, reservation: None, actual };
                     let text = format!("body {number}");
                     let new = reply(number, &text);
                     store.save_reply(&new, Some(spending), IfPresent::KeepFirst).await.unwrap();
@@ -503,7 +503,7 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        let spent = fixture.store.spent(&scope).unwrap();
+        let spent = fixture.store.spent(&charge.epoch).unwrap();
         assert_eq!(spent.settled, Amount { usd_nano: 255 * 128, tokens: 512, calls: 256 });
     }
 

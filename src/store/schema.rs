@@ -12,7 +12,7 @@ use super::error::StoreError;
 const APPLICATION_ID: i64 = 0x544D_494C;
 
 /// The store's history: entry `n` takes a store from format `n` to format `n + 1`. Only ever append.
-pub(super) const MIGRATIONS: &[&str] = &[FORMAT_1];
+pub(super) const MIGRATIONS: &[&str] = &[FORMAT_1, CHARGES];
 
 /// What is looked up and counted often is kept apart from the bulky bodies, so that statistics and
 /// `plan` read about 100 bytes a reply and not its text. Money is in whole nano-dollars.
@@ -83,6 +83,12 @@ CREATE TABLE runs (
 ) STRICT;
 
 CREATE INDEX runs_by_pipeline ON runs (pipeline, started_unix_ms);
+";
+
+/// A call adds to the sums of its step and its day, too. What a run of format 1 left open has neither.
+const CHARGES: &str = "
+ALTER TABLE reservations ADD COLUMN step TEXT;
+ALTER TABLE reservations ADD COLUMN day TEXT;
 ";
 
 /// Pages of the write-ahead log before it is copied back into the store: 16 MiB. Larger than

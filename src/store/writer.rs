@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::StoreError;
-use super::ledger::{self, Amount};
+use super::ledger::{self, Amount, Charge};
 use super::lock::Lock;
 use super::replies::Origin;
 
@@ -34,8 +34,8 @@ pub(super) struct Desk {
     pub connection: Connection,
     /// Row ids of the origins seen so far.
     pub origins: HashMap<Arc<Origin>, i64>,
-    /// What this batch adds to the scopes' totals; written once, just before the commit.
-    pub spending: HashMap<Arc<str>, Amount>,
+    /// What this batch adds to sums; written once, just before the commit.
+    pub spending: HashMap<Arc<Charge>, Amount>,
     /// The last reservation's id. Opening for writing empties the table, so counting from 0 never
     /// gives an id twice while somebody may still hold it.
     pub last_reservation: i64,
@@ -180,6 +180,8 @@ impl Writer {
         answered: oneshot::Receiver<Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let gone = || StoreError::WriterGone { path: self.path.clone() };
+        #[cfg(test)]
+        let _still = tests::no_time_passes();
         let queue = self.queue.as_ref().ok_or_else(gone)?;
         queue.send(command).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
@@ -247,6 +249,14 @@ mod tests {
 
     const WORST: Amount = Amount { usd_nano: 1_000, tokens: 100, calls: 1 };
 
+    /// A clock that a test has paused stands still for as long as this is held: tokio moves none on while a
+    /// blocking task runs.
+    pub fn no_time_passes() -> Option<std::sync::mpsc::Sender<()>> {
+        let (held, gone) = std::sync::mpsc::channel();
+        tokio::runtime::Handle::try_current().ok()?.spawn_blocking(move || gone.recv());
+        Some(held)
+    }
+
     /// Sets the largest number of pages the store may have; never below what it has.
     async fn limit_pages(store: &Store, pages: u32) {
         let limit = format!("PRAGMA max_page_count={pages}");
@@ -256,22 +266,25 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_answers_everybody_and_leaves_nothing_half_written() {
         let Fixture { folder: _folder, store } = fixture::open();
-        let scope: Arc<str> = "exercises@0".into();
-        let reservation = store.reserve(&scope, WORST).await.unwrap();
+        let charge = Arc::new(Charge::new("exercises", "0", "draft", 0));
+        let reservation = store.reserve(&charge, WORST).await.unwrap();
         limit_pages(&store, 1).await;
         // Each needs pages of its own, so none fits in what is left of the last ones.
         let body = fixture::noise(20_000);
         let news: Vec<_> = (0..40).map(|number| NewReply { reply: &body, ..reply(number, "") }).collect();
         let saves = news.iter().map(|new| {
             let spending =
-                Spending { scope: Arc::clone(&scope), reservation: Some(reservation), actual: WORST };
+                Spending { charge: Arc::clone(&charge), reservation: Some(reservation), actual: WORST };
             store.save_reply(new, Some(spending), IfPresent::KeepFirst)
         });
         for saved in futures_util::future::join_all(saves).await {
             assert!(matches!(saved, Err(StoreError::Full { .. })), "{saved:?}");
         }
         assert_eq!(store.matching(&Filter::default()).unwrap().replies, 0);
-        assert_eq!(store.spent(&scope).unwrap(), Spent { settled: Amount::default(), reserved: WORST });
+        assert_eq!(
+            store.spent(&charge.epoch).unwrap(),
+            Spent { settled: Amount::default(), reserved: WORST }
+        );
 
         limit_pages(&store, 10_000).await;
         fixture::save(&store, 1, "a").await;
@@ -318,13 +331,13 @@ mod tests {
             options: "{}".into(),
         };
         store.begin_run(run).await.unwrap();
-        let scope: Arc<str> = "exercises@0".into();
+        let charge = Arc::new(Charge::new("exercises", "0", "draft", 0));
         for batch in 0.. {
             let saves = (0..20).map(|number| {
-                let (store, scope) = (&store, &scope);
+                let (store, charge) = (&store, &charge);
                 async move {
-                    let reservation = Some(store.reserve(scope, WORST).await.unwrap());
-                    let spending = Spending { scope: Arc::clone(scope), reservation, actual: WORST };
+                    let reservation = Some(store.reserve(charge, WORST).await.unwrap());
+                    let spending = Spending { charge: Arc::clone(charge), reservation, actual: WORST };
                     let new = reply(batch * 20 + number, "durable");
                     store.save_reply(&new, Some(spending), IfPresent::KeepFirst).await.unwrap();
                     // Written at once, so that no line is torn.

@@ -69,7 +69,7 @@ impl Script {
 }
 
 /// A reply as a server would send it.
-fn spoken(reply: &Value, format: ApiFormat, model: &str) -> Result<RawReply, Fault> {
+pub fn spoken(reply: &Value, format: ApiFormat, model: &str) -> Result<RawReply, Fault> {
     let body = format.wire().reply(&answer(reply, model)?);
     Ok(RawReply { status: 200, headers: HeaderMap::new(), body: body.to_string() })
 }

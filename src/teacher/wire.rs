@@ -75,7 +75,13 @@ pub enum Wire {
     Carried(Carrier),
     /// From the replies of a pipeline's test.
     Scripted(Script),
+    /// From a test's own hands: what comes, and after how long.
+    #[cfg(test)]
+    Weather(Weather),
 }
+
+#[cfg(test)]
+pub type Weather = Box<dyn Fn() -> (Duration, Result<RawReply, Fault>) + Send + Sync>;
 
 /// A teacher, ready to be asked.
 pub struct Teacher {
@@ -203,6 +209,12 @@ impl Teacher {
         let raw = match &self.wire {
             Wire::Carried(carrier) => self.carry(carrier, body).await?,
             Wire::Scripted(script) => script.reply_to(asked_by, self.format, self.model())?,
+            #[cfg(test)]
+            Wire::Weather(weather) => {
+                let (after, reply) = weather();
+                tokio::time::sleep(after).await;
+                reply?
+            }
         };
         let status = raw.status;
         format::reply(self.format, &self.api, raw, clock::unix_ms()).map_err(|fault| match fault {

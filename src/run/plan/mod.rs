@@ -14,8 +14,10 @@ use indexmap::IndexMap;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
+use crate::call::budget::Limit;
 use crate::call::dry::{self, NOT_IN_STORE};
-use crate::call::{Budget, Caps, Control, Desk, DryRun, Line, StopReason, Stopped, Totals};
+use crate::call::{Budget, Control, Desk, DryRun, Line, StopReason, Stopped, Totals};
+use crate::clock::Wall;
 use crate::engine::stages::{Stages, StepRunners};
 use crate::engine::tally::Tally;
 use crate::engine::{Engine, Progress, Settings};
@@ -24,14 +26,15 @@ use crate::pipeline::check::{Pipeline, Step};
 use crate::problem::Problem;
 use crate::row::{Outcome, Row};
 use crate::run::{
-    Options, RunError, build_steps, caps, source, sources, teachers, until, waiting_rows, workspace,
+    Options, RunError, build_steps, limits, source, sources, teachers, until, waiting_rows, workspace,
 };
-use crate::store::{Amount, Spent, StepStats, Store};
+use crate::store::{Charge, Spent, StepStats, Store};
 use crate::teacher::wire::Teacher;
 
 mod early;
 pub mod estimate;
 mod prompts;
+mod sums;
 
 use early::Way;
 use estimate::{Asking, Basis, Estimate, Facts, Interval, Range, Seen, SeenCalls, estimate};
@@ -68,7 +71,8 @@ pub struct Plan {
     pub edits: Vec<Edit>,
     /// Files that are not as they were when the epoch's last run began.
     pub changes: Vec<Problem>,
-    pub caps: Caps,
+    /// The caps that hold a run of it, with what is spent of each.
+    pub limits: Vec<Limit>,
     /// What all runs of the epoch have spent.
     pub spent: Spent,
     /// Steps that are not taken in a plan, since they start programs.
@@ -102,21 +106,6 @@ pub struct Edit {
     pub follows: bool,
 }
 
-impl Plan {
-    /// The sum over all steps.
-    pub fn total(&self, of: impl Fn(&Estimate) -> Interval) -> Interval {
-        self.steps.iter().map(|step| of(&step.estimate)).fold(Interval::exact(0), Interval::plus)
-    }
-
-    /// Nano-dollars over all steps; `None` when a step that has calls to make has no price.
-    pub fn usd_nano(&self) -> Option<Interval> {
-        let calling = self.steps.iter().filter(|step| step.estimate.calls != Interval::exact(0));
-        calling
-            .map(|step| step.estimate.usd_nano)
-            .try_fold(Interval::exact(0), |sum, usd| Some(sum.plus(usd?)))
-    }
-}
-
 /// Plans a run with these options; `store` may be opened for reading.
 pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Result<Plan, RunError> {
     let stats = store.step_stats(&pipeline.file.name)?;
@@ -134,8 +123,8 @@ pub async fn plan(pipeline: &Pipeline, store: &Store, options: &Options) -> Resu
         steps,
         edits,
         changes: changes(pipeline, store, &options.epoch)?,
-        caps: caps(pipeline),
-        spent: store.spent(&crate::call::scope(&pipeline.file.name, &options.epoch))?,
+        limits: limits(pipeline, store, &options.epoch, Wall::default().day())?,
+        spent: store.spent(&Charge::epoch(&pipeline.file.name, &options.epoch))?,
         not_taken: walk.not_taken,
     })
 }
@@ -309,7 +298,7 @@ fn dry_steps(
     dry: DryRun,
 ) -> Result<DrySteps, RunError> {
     let control = Control::default();
-    let budget = Budget::new(Caps::default(), Amount::default());
+    let budget = Budget::default();
     let mut desk = Desk::new(store.clone(), budget, control.clone(), &pipeline.file.name, &options.epoch);
     desk.dry = Some(dry);
     let desk = Arc::new(desk);
