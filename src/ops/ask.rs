@@ -14,6 +14,7 @@ use crate::ops::images::Images;
 use crate::ops::tools::{Toolbox, Tools};
 use crate::row::{Failure, Fields, Outcome, Reason, Row, Type, Value};
 use crate::shape::{self, Shape};
+use crate::teacher::cache::Shared;
 use crate::teacher::{Answer, Finish, Logprob, Message, Request, Role, ToolCall};
 use crate::template::Template;
 use crate::text::{extract, json_repair};
@@ -91,14 +92,27 @@ pub struct Prompt(Vec<(Role, Template)>);
 
 impl Prompt {
     pub fn render(&self, fields: &Fields) -> Result<Vec<Message>, Reason> {
-        let mut messages = Vec::with_capacity(self.0.len());
+        Ok(self.render_shared(fields)?.0)
+    }
+
+    /// The messages, and what of them many rows have in common.
+    pub fn render_shared(&self, fields: &Fields) -> Result<(Vec<Message>, Shared), Reason> {
+        let mut messages: Vec<Message> = Vec::with_capacity(self.0.len());
+        let mut shared = Shared::default();
         for (role, template) in &self.0 {
-            let content = template
-                .render(fields)
+            let rendered = template
+                .render_shared(fields)
                 .map_err(|error| Reason::new("bad_template", json!({"error": error.message})))?;
-            messages.push(Message { role: *role, content });
+            // A mark speaks for all that stands before it, too.
+            if rendered.is_marked || messages.len() == shared.messages {
+                shared = match rendered.shared == rendered.text.len() {
+                    true => Shared { messages: messages.len() + 1, bytes: 0 },
+                    false => Shared { messages: messages.len(), bytes: rendered.shared },
+                };
+            }
+            messages.push(Message { role: *role, content: rendered.text });
         }
-        Ok(messages)
+        Ok((messages, shared))
     }
 }
 
@@ -333,12 +347,14 @@ pub struct Told {
 impl Question {
     /// Asks for a row. The row remembers each call.
     pub async fn ask(&self, row: &mut Row, sample: u32) -> Result<Told, Unanswered> {
-        let mut messages = self.prompt.render(&row.fields).map_err(Unanswered::Rejected)?;
+        let (mut messages, shared) = self.prompt.render_shared(&row.fields).map_err(Unanswered::Rejected)?;
         let tools = self.manner.tools.as_ref().map(|tools| tools.of(&row.fields)).transpose();
         let tools = tools.map_err(Unanswered::Rejected)?;
         let images = self.manner.images.of(&row.fields, self.caller.teacher().image_limits()).await;
         let images = images.map_err(Unanswered::Rejected)?;
-        let request = Request { images, ..self.request(tools.as_deref()) };
+        // A row's own tools stand before its messages in what a provider caches.
+        let shared = if self.has_own_tools() { Shared::default() } else { shared };
+        let request = Request { images, shared, ..self.request(tools.as_deref()) };
         let mut repairs = 0;
         loop {
             let answer = self.answer(row, sample, &request, &messages, repairs == 0).await?;
@@ -359,6 +375,10 @@ impl Question {
             repairs += 1;
             messages.extend(shown_again(&answer, &complaint));
         }
+    }
+
+    fn has_own_tools(&self) -> bool {
+        matches!(self.manner.tools, Some(Tools::OfRow(..)))
     }
 
     /// The value and the calls of an answer, or what is wrong with it in words that a model can act on.
@@ -437,6 +457,7 @@ impl Question {
         let manner = &self.manner;
         Request {
             messages: Vec::new(),
+            shared: Shared::default(),
             images: Vec::new(),
             temperature: manner.temperature,
             max_tokens: manner.max_tokens,

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
+use super::cache::CachePoint;
 use super::format::{
     ANSWER_TOOL, ANSWER_TOOL_ABOUT, ApiFormat, Structured, WireFormat, add_extra, arguments, counted,
     messages_in, misread, partless, told_messages, unreadable,
@@ -104,6 +105,28 @@ impl WireFormat for Anthropic {
         if api.stream {
             body.insert("stream".to_owned(), Value::from(true));
         }
+    }
+
+    fn marks_cache(&self) -> bool {
+        true
+    }
+
+    fn mark_cache(&self, body: &mut Map<String, Value>, point: CachePoint) {
+        let marked =
+            |text: &str| json!({ "type": "text", "text": text, "cache_control": { "type": "ephemeral" } });
+        let content = match point.spoken {
+            None => body.get_mut("system"),
+            Some(at) => body["messages"].get_mut(at).and_then(|message| message.get_mut("content")),
+        };
+        let Some((content, text)) = content.and_then(|content| Some((content.as_str()?.to_owned(), content)))
+        else {
+            return;
+        };
+        let bytes = if point.spoken.is_none() { content.len() } else { point.bytes };
+        let Some((shared, rest)) = content.split_at_checked(bytes) else { return };
+        let rest =
+            Some(rest).filter(|rest| !rest.is_empty()).map(|rest| json!({ "type": "text", "text": rest }));
+        *text = std::iter::once(marked(shared)).chain(rest).collect();
     }
 
     fn assembler(&self) -> Box<dyn Assemble> {
@@ -327,6 +350,22 @@ mod tests {
         let list = Anthropic.body(&Api::named("m"), &request(Some(json!({ "type": "array" }))));
         assert!(!list.contains_key("tools"));
         assert!(list["messages"][0]["content"].as_str().unwrap().ends_with(r#"{"type":"array"}"#));
+    }
+
+    #[test]
+    fn the_cache_is_told_where_what_is_shared_ends() {
+        let marked = |spoken, bytes| {
+            let mut body = Anthropic.body(&Api::named("m"), &request(None));
+            body["messages"][0]["content"] = Value::from("one two");
+            Anthropic.mark_cache(&mut body, CachePoint { spoken, bytes, prefix: 0 });
+            json!([body["system"], body["messages"][0]["content"]])
+        };
+        let part =
+            |text: &str| json!({ "type": "text", "text": text, "cache_control": { "type": "ephemeral" } });
+        assert_eq!(marked(None, 0), json!([[part("s")], "one two"]));
+        assert_eq!(marked(Some(0), 4), json!(["s", [part("one "), { "type": "text", "text": "two" }]]));
+        assert_eq!(marked(Some(0), 7), json!(["s", [part("one two")]]));
+        assert_eq!(marked(Some(5), 7), json!(["s", "one two"]));
     }
 
     #[test]

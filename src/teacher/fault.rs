@@ -151,6 +151,8 @@ pub fn meaning(status: u16, headers: &HeaderMap, body: &str, now_unix_ms: i64) -
             409 => Fault::Transient { code: "conflict", message, billed: false },
             // A gateway (524: Cloudflare's) gave up waiting for a server that may have answered.
             408 | 504 | 524 => Fault::Transient { code: "timeout", message, billed: true },
+            // Not implemented: the same request will never be.
+            501 => Fault::BadRequest { message },
             500.. => Fault::Transient { code: "server_error", message, billed: false },
             0 if !has(&BAD_REQUEST) => Fault::Transient { code: "error_in_reply", message, billed: true },
             _ => Fault::BadRequest { message },
@@ -268,6 +270,7 @@ mod tests {
         check(408, "", "", "again timeout billed");
         check(409, "", "", "again conflict");
         check(500, "", "<html>", "again server_error");
+        check(501, "", "", "bad");
         check(502, "", "", "again server_error");
         check(504, "", "", "again timeout billed");
         check(524, "", "", "again timeout billed");

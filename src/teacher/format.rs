@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::anthropic::Anthropic;
 use super::api::Api;
+use super::cache::CachePoint;
 use super::embeddings::Embeddings;
 use super::fault::{self, Meaning};
 use super::gemini::Gemini;
@@ -124,6 +125,14 @@ pub trait WireFormat: Sync {
 
     /// Makes a canonical body the one that is sent: asks for a stream where the teacher wants one.
     fn dress(&self, api: &Api, body: &mut Map<String, Value>);
+
+    /// Whether the provider's cache wants to be told what to keep.
+    fn marks_cache(&self) -> bool {
+        false
+    }
+
+    /// Marks a body for the provider's cache.
+    fn mark_cache(&self, _body: &mut Map<String, Value>, _point: CachePoint) {}
 
     /// Puts a streamed reply together.
     fn assembler(&self) -> Box<dyn Assemble>;

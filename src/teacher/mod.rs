@@ -8,9 +8,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use cache::Shared;
+
 pub mod anthropic;
 pub mod api;
 pub mod bucket;
+pub mod cache;
 pub mod cassette;
 pub mod embeddings;
 pub mod endpoint;
@@ -24,6 +27,7 @@ pub mod headers;
 pub mod http;
 pub mod image;
 pub mod openai;
+pub mod prefix;
 pub mod process;
 pub mod responses;
 pub mod retry;
@@ -74,6 +78,9 @@ pub struct Request {
     pub dimensions: Option<u32>,
     /// Any other key of the request body, as the user wrote it.
     pub extra: Map<String, Value>,
+    /// What of the messages other requests begin with, too. Not part of what is asked: it only tells a provider's
+    /// cache what to keep.
+    pub shared: Shared,
 }
 
 /// A function that a model is told it may call.
