@@ -188,6 +188,11 @@ impl Caller {
         &self.teacher
     }
 
+    /// A row goes on to another teacher, since this one's answer did not do.
+    pub fn escalated(&self) {
+        self.counts.escalated();
+    }
+
     /// Asks the teacher, or the store when it was asked before.
     pub async fn ask(
         &self,
