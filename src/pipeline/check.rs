@@ -12,6 +12,7 @@ use crate::ops::{Asks, OPERATORS, Op};
 use crate::pipeline::doubt::Doubts;
 use crate::pipeline::file::{FORMAT_VERSION, PipelineFile, TeacherFile};
 use crate::pipeline::node::{Node, NodeValue};
+use crate::pipeline::pool;
 use crate::pipeline::source::check_source;
 use crate::problem::{KeyPath, Place, Problem, Severity, did_you_mean, name_hint};
 use crate::row::Type;
@@ -62,9 +63,13 @@ impl Pipeline {
         let mut uses = Vec::new();
         for (name, teacher) in &self.file.teachers {
             let mut add = |variable: &str, goes_to: String| {
-                uses.push(SecretUse { teacher: name.clone(), variable: variable.to_owned(), goes_to });
+                let secret = SecretUse { teacher: name.clone(), variable: variable.to_owned(), goes_to };
+                // Several endpoints may be one host.
+                if !uses.contains(&secret) {
+                    uses.push(secret);
+                }
             };
-            for (_, api) in teacher.apis() {
+            for pool::Endpoint { api, .. } in teacher.endpoints() {
                 api.env_names().into_iter().for_each(|variable| add(variable, api.host()));
             }
             if let Some(start) = &teacher.start {
@@ -460,10 +465,7 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
             "a teacher with `start` needs an `identity`: its address may change, its answers should be found",
         );
     }
-    for (format, api) in teacher.apis() {
-        let under = KeyPath::parse(format.wire().name());
-        problems.extend(api.problems(format).into_iter().map(|problem| problem.below(&under)));
-    }
+    problems.extend(pool::problems(teacher));
     if let Some(start) = &teacher.start {
         let under = KeyPath::parse("start");
         problems.extend(start.problems().into_iter().map(|problem| problem.below(&under)));
@@ -493,10 +495,17 @@ fn limits_of_step(file: &PipelineFile, step: &Step, asks: &Asks<'_>, problems: &
         return;
     }
     let Some(max_tokens) = asks.tokens_out_max().map(u64::from) else { return };
-    if let Some(limit) = teacher.limits.tokens_per_minute.filter(|limit| max_tokens > *limit) {
-        let message = format!(
-            "`max_tokens` is over the teacher's {limit} tokens per minute: no call could ever be sent"
-        );
+    let endpoints = teacher.endpoints();
+    let narrowest =
+        endpoints.iter().filter_map(|endpoint| Some((endpoint.limits.tokens_per_minute?, endpoint)));
+    let narrowest = narrowest.min_by_key(|(limit, _)| *limit).filter(|(limit, _)| max_tokens > *limit);
+    if let Some((limit, endpoint)) = narrowest {
+        let whose = match teacher.pool {
+            Some(_) => format!("endpoint `{}`'s", endpoint.name),
+            None => "the teacher's".to_owned(),
+        };
+        let message =
+            format!("`max_tokens` is over {whose} {limit} tokens per minute: no call could ever be sent");
         let problem = Problem::error(Place::Value(under.join("max_tokens")), message);
         problems.push(problem.hint("lower `max_tokens`, or correct the teacher's `limits`"));
     }
