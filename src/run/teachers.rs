@@ -79,7 +79,7 @@ pub async fn start(
             serving = process.serving();
             processes.push(process);
         }
-        let built = connect(name, teacher, pipeline, &secrets, serving);
+        let built = connect(name, teacher, pipeline, &secrets, serving.as_ref());
         let built = built.map_err(|found| below(&under, found))?;
         teachers.insert(name.clone(), Arc::new(built));
     }
@@ -138,7 +138,7 @@ fn connect(
     teacher: &TeacherFile,
     pipeline: &Pipeline,
     secrets: &Arc<Secrets>,
-    serving: Option<Serving>,
+    serving: Option<&Serving>,
 ) -> Result<Teacher, Vec<Problem>> {
     let base = &pipeline.base;
     if let Some((format, api)) = teacher.api() {
@@ -155,7 +155,7 @@ fn connect(
                 Some(recorder) => Carrier::Recorded(client, Arc::clone(recorder)),
                 None => Carrier::Http(client),
             };
-            sites.push(site(teacher, endpoint, Wire::Carried(carrier), serving.clone()));
+            sites.push(site(teacher, endpoint, Wire::Carried(carrier), serving.cloned()));
         }
         return Ok(assemble(name, teacher, (format, api.clone()), sites));
     }

@@ -1,7 +1,7 @@
 //! One teacher, several endpoints: who is asked, what becomes of calls when one of them falls away.
 
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -91,9 +91,8 @@ fn an_endpoint_killed_in_mid_run_costs_no_row_and_no_time() {
         [("a", &a), ("killed", &killed), ("b", &b)].map(|(name, teacher)| endpoint(name, teacher, &limits));
     let workspace = pipeline(3200, &pool);
     let running = start(&workspace);
-    let started = Instant::now();
-    until("it does not begin", &|| requests(&killed) > 2 * PLACES);
-    std::thread::sleep(Duration::from_secs(2).saturating_sub(started.elapsed()));
+    // Two seconds of it.
+    until("it does not begin", &|| requests(&killed) > 20 * PLACES);
     drop(killed);
     let killed_at = by_second(&a).len();
     let output = running.wait_with_output().unwrap();
