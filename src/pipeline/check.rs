@@ -484,6 +484,17 @@ fn budgeted(file: &PipelineFile, name: &str, teacher: &TeacherFile, steps: &[Ste
     vec![Problem::error(at(""), "a budget in USD needs this teacher's price").hint(hint)]
 }
 
+/// The least tokens per minute that a teacher's endpoints allow, and whose limit that is.
+fn narrowest(teacher: &TeacherFile) -> Option<(u64, String)> {
+    if teacher.pool.is_none() {
+        return Some((teacher.limits.tokens_per_minute?, "the teacher's".to_owned()));
+    }
+    let endpoints = teacher.endpoints().into_iter();
+    let limited = endpoints.filter_map(|endpoint| Some((endpoint.limits.tokens_per_minute?, endpoint.name)));
+    let (limit, name) = limited.min_by_key(|(limit, _)| *limit)?;
+    Some((limit, format!("endpoint `{name}`'s")))
+}
+
 /// What a step asks of a teacher against the limits of that teacher.
 fn limits_of_step(file: &PipelineFile, step: &Step, asks: &Asks<'_>, problems: &mut Vec<Problem>) {
     let Some(teacher) = file.teachers.get(asks.teacher) else { return };
@@ -495,15 +506,7 @@ fn limits_of_step(file: &PipelineFile, step: &Step, asks: &Asks<'_>, problems: &
         return;
     }
     let Some(max_tokens) = asks.tokens_out_max().map(u64::from) else { return };
-    let endpoints = teacher.endpoints();
-    let narrowest =
-        endpoints.iter().filter_map(|endpoint| Some((endpoint.limits.tokens_per_minute?, endpoint)));
-    let narrowest = narrowest.min_by_key(|(limit, _)| *limit).filter(|(limit, _)| max_tokens > *limit);
-    if let Some((limit, endpoint)) = narrowest {
-        let whose = match teacher.pool {
-            Some(_) => format!("endpoint `{}`'s", endpoint.name),
-            None => "the teacher's".to_owned(),
-        };
+    if let Some((limit, whose)) = narrowest(teacher).filter(|(limit, _)| max_tokens > *limit) {
         let message =
             format!("`max_tokens` is over {whose} {limit} tokens per minute: no call could ever be sent");
         let problem = Problem::error(Place::Value(under.join("max_tokens")), message);

@@ -84,7 +84,8 @@ pub struct TeacherFile {
     /// Times that a call is sent before its row fails: 5 by default.
     #[serde(default = "attempts")]
     pub attempts: u32,
-    /// How long the teacher may answer nothing but "busy" before the run stops: 30 minutes by default.
+    /// How long the teacher may answer nothing but "busy" before the run stops: 30 minutes by default. An endpoint of a
+    /// pool is left out after that, and the run stops when it was the last.
     #[serde(default = "patience", deserialize_with = "duration")]
     #[schemars(with = "String")]
     pub patience: Duration,

@@ -148,7 +148,9 @@ impl Pool {
             if waits.iter().any(|wait| wait.at == at) {
                 continue;
             }
-            states[at].breaker.probe(probe);
+            if probe {
+                states[at].breaker.probe(true);
+            }
             let claim = probe.then(|| Claim { pool: self, at });
             waits.push(Wait { at, claim, permit: self.sites[at].gate.enter(ticket.clone()).boxed() });
         }
