@@ -1,8 +1,9 @@
 //! The client against the fake teacher, beside a bare reqwest loop: CPU per row, calls in flight, chained
-//! calls, use of the limits, memory.
+//! calls, use of the limits, memory, an endpoint that ends.
 //!
 //! `cargo bench --bench client -- [cpu] [flight] [chain] [requests] [tokens] [learn] [drop] [queue]
-//! [hang] [memory]`; all without arguments. Everything runs as processes of their own, and figures to compare come from one run. CPU time is
+//! [hang] [memory] [crowd] [pool]`; all without arguments. Everything runs as processes of their own, and figures to
+//! compare come from one run. CPU time is
 //! user and system time of the client's process, from the kernel's accounts (10 ms grain).
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
@@ -23,7 +24,7 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "bare-loop") {
         return bare_loop(&args[1], args[2].parse().unwrap(), args[3].parse().unwrap());
     }
-    let all: [(&str, fn()); 11] = [
+    let all: [(&str, fn()); 12] = [
         ("cpu", cpu),
         ("flight", flight),
         ("chain", chain),
@@ -35,6 +36,7 @@ fn main() {
         ("hang", hang),
         ("memory", memory),
         ("crowd", crowd),
+        ("pool", pool),
     ];
     for (name, bench) in all {
         if args.is_empty() || args.iter().any(|arg| arg == name) {
@@ -419,6 +421,43 @@ fn crowd() {
     let limits = format!("in_flight: {PLACES}");
     let job = Job::new(ROWS, &teacher("w", &fake.url, &limits), &step("w", PROMPT, "text"));
     say("textmill", &job.run(), &fake);
+}
+
+/// Three endpoints, one of which is killed (-9) in mid-run: rows that are lost, calls that fail, and what the other
+/// two answer a second before it and after.
+fn pool() {
+    const ROWS: usize = 14_000;
+    let fakes = [(); 3].map(|()| Teacher::start(&["--latency-ms", "100", "--reply-bytes", "400"]));
+    let entries: Vec<String> = fakes.iter().map(|fake| format!("{{ url: \"{}\" }}", fake.url)).collect();
+    let writer = format!(
+        "  w: {{ openai: {{ model: fake }}, identity: w, limits: {{ in_flight: 32 }}, pool: [{}] }}\n",
+        entries.join(", ")
+    );
+    let job = Job::new(ROWS, &writer, &step("w", PROMPT, "text"));
+    let mut run = Command::new(BINARY);
+    run.args(["run", "p.yaml", "--json"]).current_dir(job.path());
+    let running = run.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let [killed, others @ ..] = fakes;
+    while killed.stats()["ok"].as_u64().unwrap() < 5 * 320 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(killed);
+    let both = || {
+        let seconds = others.each_ref().map(|fake| by_second(&fake.stats(), "ok_by_second"));
+        seconds[0].iter().zip(&seconds[1]).map(|(a, b)| a + b).collect::<Vec<f64>>()
+    };
+    let at = both().len() - 1;
+    let accounts: Value = serde_json::from_slice(&running.wait_with_output().unwrap().stdout).unwrap();
+    let seconds = both();
+    let before = seconds[1..at].iter().sum::<f64>() / (at - 1) as f64;
+    println!(
+        "{} of {ROWS} rows kept, {} failed; calls that failed: {}",
+        accounts["tally"]["kept"], accounts["tally"]["failed"], accounts["calls"]["text"]["faults"]
+    );
+    println!(
+        "the other two: {before:.0} replies/s before the kill; in the seconds from it on: {:?}",
+        &seconds[at..seconds.len() - 1]
+    );
 }
 
 /// The bare loop in a process of its own.

@@ -19,8 +19,10 @@ use crate::teacher::api::Api;
 use crate::teacher::format::ApiFormat;
 use crate::teacher::gate::{Gate, Limits};
 use crate::teacher::http::RawReply;
+use crate::teacher::retry::Jitter;
 use crate::teacher::scripted::spoken;
-use crate::teacher::wire::{Price, TeacherParts, Wire};
+use crate::teacher::site::{SiteParts, Wire};
+use crate::teacher::wire::{Price, TeacherParts};
 use crate::teacher::{LimitNotes, Message, Role};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -60,7 +62,7 @@ fn weather(since: Duration, draw: f64) -> (Duration, Result<RawReply, Fault>) {
 }
 
 fn teacher(start: Instant, wall: Wall, books: Arc<Books>) -> Arc<Teacher> {
-    let random = Mutex::new(retry::Jitter::new(11));
+    let random = Mutex::new(Jitter::new(11));
     let wire = Wire::Weather(Box::new(move || {
         let draw = random.lock().unwrap().draw();
         let (after, reply) = weather(start.elapsed(), draw);
@@ -74,14 +76,19 @@ fn teacher(start: Instant, wall: Wall, books: Arc<Books>) -> Arc<Teacher> {
     Arc::new(Teacher::new(TeacherParts {
         name: "writer".into(),
         identity: "w".into(),
-        gate: Gate::new(limits, 12 * HOUR),
         price: Some(Price::of(1.0, 2.0)),
         attempts_max: 4,
         patience: 12 * HOUR,
         format: ApiFormat::Openai,
         api: Api::named("m"),
-        wire,
-        serving: None,
+        sites: vec![SiteParts {
+            name: "writer".into(),
+            gate: Gate::new(limits, 12 * HOUR),
+            weight: 1.0,
+            api: Api::named("m"),
+            wire,
+            serving: None,
+        }],
     }))
 }
 
@@ -137,7 +144,7 @@ async fn ten_hours_leave_nobody_waiting_and_nothing_set_aside() {
         last = start.elapsed();
     }
     assert_eq!(answered + failed, rows);
-    let seen = teacher.gate.snapshot();
+    let seen = teacher.pool.sites()[0].gate.snapshot();
     assert_eq!((seen.waiting, seen.in_flight), (0, 0));
     assert_eq!(desk.monitor.total().in_flight, 0);
     let by_day = books.answered.lock().unwrap().clone();

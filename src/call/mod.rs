@@ -17,8 +17,10 @@ use crate::store::{
     Amount, Charge, IfPresent, Key, NewReply, Origin, ReservationId, Saved, Spending, Spent, Store,
     StoreError,
 };
-use crate::teacher::gate::{Outcome as Settled, Shut, Ticket};
-use crate::teacher::retry::{self, Decision};
+use crate::teacher::cache::CachePoint;
+use crate::teacher::gate::{Shut, Ticket};
+use crate::teacher::prefix::Ahead;
+use crate::teacher::retry::{Decision, Tries};
 use crate::teacher::wire::{AskedBy, Teacher};
 use crate::teacher::{Answer, Fault, Finish, Reply, Request, Usage};
 
@@ -146,13 +148,13 @@ struct Call<'a> {
     key: Key,
     /// The canonical body, as the store keeps it.
     body: Bytes,
-    /// The body as it is sent.
-    sent: Bytes,
     asked_by: AskedBy,
     /// Input tokens as far as they can be known before, at most one a byte.
     worst: Amount,
     /// Tokens that the gate reserves; it learns how many of them are used.
     expected_tokens: Usage,
+    /// Up to where its prompt begins as others do.
+    cache: Option<CachePoint>,
     /// For a call that several rows may wait for.
     lowest: Option<LowestRow>,
 }
@@ -202,7 +204,6 @@ impl Caller {
         request: &Request,
     ) -> Result<Asked, NoAnswer> {
         let body = self.teacher.body(request);
-        let dressed = self.teacher.dressed(&body);
         let body = Value::Object(body);
         let draw_key = match draw {
             Draw::Row => row.draw_key(),
@@ -229,8 +230,8 @@ impl Caller {
             calls: 1,
         };
         let expected_tokens = Usage::of(tokens_in_max / BYTES_PER_TOKEN, tokens_out_max);
-        let sent = dressed.unwrap_or_else(|| body.clone());
-        let mut call = Call { row, key, body, sent, asked_by, worst, expected_tokens, lowest: None };
+        let cache = self.teacher.cache_point(request);
+        let mut call = Call { row, key, body, asked_by, worst, expected_tokens, cache, lowest: None };
         // Only calls that several rows may share can be under way twice.
         let shared = draw != Draw::Row;
         loop {
@@ -317,14 +318,13 @@ impl Caller {
 
     /// Sends a call until it is answered, given up or not wanted any more.
     async fn send(&self, call: &Call<'_>) -> Result<Asked, NoAnswer> {
-        let mut attempt = 0;
+        let pool = &self.teacher.pool;
+        let mut tries = Tries::default();
         loop {
             let reserved = self.reserve(call).await?;
-            attempt += 1;
-            let (fault, latency_ms) = match self.try_once(call).await {
-                Ok((reply, latency_ms)) => {
-                    return self.save(call, reply, attempt, latency_ms, reserved).await;
-                }
+            tries.sent += 1;
+            let Failed { fault, endpoint, latency_ms } = match self.try_once(call, &tries.met).await {
+                Ok(answered) => return self.save(call, answered, tries.sent, reserved).await,
                 Err(Missed::Stopped) => {
                     self.settle(reserved, Amount::default()).await?;
                     return Err(NoAnswer::Stopped);
@@ -333,16 +333,19 @@ impl Caller {
                     self.settle(reserved, call.worst).await?;
                     return Err(NoAnswer::Stopped);
                 }
-                Err(Missed::Fault(fault, latency_ms)) => (fault, latency_ms),
+                Err(Missed::Failed(failed)) => failed,
             };
             self.counts.fault(&fault);
             match &fault {
                 Fault::Busy { .. } => {
-                    attempt -= 1;
+                    tries.sent -= 1;
                     self.settle(reserved, SENT).await?;
                 }
                 Fault::Fatal { message } => {
                     self.settle(reserved, SENT).await?;
+                    if pool.is_left_out(endpoint) {
+                        continue;
+                    }
                     // What goes wrong for a row that nobody needs does not spoil a run that is done.
                     if self.desk.control.wants(&call.row.id) {
                         let sentence = format!("teacher `{}`: {message}", self.teacher.name);
@@ -357,15 +360,17 @@ impl Caller {
                 Fault::Transient { .. } => self.settle(reserved, SENT).await?,
                 Fault::TooLong { .. } | Fault::BadRequest { .. } => {
                     self.stop_if_all_end_so(call, &fault);
-                    self.declined(call, &fault, attempt, latency_ms, reserved).await?;
-                    return Err(ended_by(&fault, attempt));
+                    let failed = Failed { fault, endpoint, latency_ms };
+                    self.declined(call, &failed, tries.sent, reserved).await?;
+                    return Err(ended_by(&failed.fault, tries.sent));
                 }
             }
-            let random = self.counts.jitter();
-            match retry::decide(attempt, self.teacher.attempts_max, &fault, random) {
+            let elsewhere = |met: &[usize]| pool.is_well_beside(met);
+            let (attempts_max, random) = (self.teacher.attempts_max, self.counts.jitter());
+            match tries.after(&fault, endpoint, elsewhere, attempts_max, random) {
                 Decision::GiveUp => {
                     self.stop_if_all_end_so(call, &fault);
-                    return Err(ended_by(&fault, attempt));
+                    return Err(ended_by(&fault, tries.sent));
                 }
                 Decision::Again { after } if after.is_zero() => {}
                 Decision::Again { after } => tokio::select! {
@@ -376,17 +381,25 @@ impl Caller {
         }
     }
 
-    /// Passes the gate and sends once.
-    async fn try_once(&self, call: &Call<'_>) -> Result<(Reply, u64), Missed> {
+    /// Waits for a place at an endpoint, best at none of those it has met, and sends once.
+    async fn try_once(&self, call: &Call<'_>, met: &[usize]) -> Result<Answered, Missed> {
         let control = &self.desk.control;
+        let ahead = match call.cache {
+            Some(point) => tokio::select! {
+                biased;
+                () = control.unwanted(&call.row.id) => return Err(Missed::Stopped),
+                ahead = self.teacher.prefixes.enter(point.prefix) => ahead,
+            },
+            None => None,
+        };
         let ticket = Ticket { row: call.rank(), step: self.step_index, tokens: call.expected_tokens };
-        let permit = tokio::select! {
+        let place = tokio::select! {
             biased;
             () = control.unwanted(&call.row.id) => return Err(Missed::Stopped),
-            permit = self.teacher.gate.enter(ticket) => permit,
+            place = self.teacher.pool.enter(&ticket, met) => place,
         };
-        let permit = match permit {
-            Ok(permit) => permit,
+        let place = match place {
+            Ok(place) => place,
             Err(Shut::Stalled { .. }) => {
                 control.stop(StopReason::Stalled(format!(
                     "teacher `{}` made no progress for {}",
@@ -397,39 +410,26 @@ impl Caller {
             }
             Err(_) => return Err(Missed::Stopped),
         };
+        let (endpoint, site) = (place.at(), place.site());
         let _flying = self.counts.fly();
         let started = clock::now();
         let aborting = control.aborting();
         let sent = tokio::select! {
             biased;
-            sent = self.teacher.send(&call.asked_by, call.sent.clone()) => sent,
+            sent = place.send(&call.asked_by, &call.body, call.cache) => sent,
             () = aborting.cancelled() => return Err(Missed::Aborted),
             // A stopping run does not wait for a server to come back.
-            () = async { control.unwanted(&call.row.id).await; self.teacher.down().await } => {
+            () = async { control.unwanted(&call.row.id).await; site.down().await } => {
                 return Err(Missed::Stopped);
             }
         };
         let latency_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match sent {
             Ok(reply) => {
-                permit.settle(Settled::Ok { tokens: reply.answer.usage, notes: reply.notes.clone() });
-                Ok((reply, latency_ms))
+                ahead.into_iter().for_each(Ahead::answered);
+                Ok(Answered { reply, endpoint, latency_ms })
             }
-            Err(fault) => {
-                permit.settle(match &fault {
-                    Fault::Busy { retry_after, notes, .. } => {
-                        Settled::Busy { retry_after: *retry_after, notes: (**notes).clone() }
-                    }
-                    // Nothing was written for it.
-                    Fault::TooLong { .. }
-                    | Fault::BadRequest { .. }
-                    | Fault::Transient { billed: false, .. } => {
-                        Settled::Failed { tokens: Some(Usage::default()) }
-                    }
-                    Fault::Fatal { .. } | Fault::Transient { .. } => Settled::Failed { tokens: None },
-                });
-                Err(Missed::Fault(fault, latency_ms))
-            }
+            Err(fault) => Err(Missed::Failed(Failed { fault, endpoint, latency_ms })),
         }
     }
 
@@ -437,11 +437,11 @@ impl Caller {
     async fn save(
         &self,
         call: &Call<'_>,
-        reply: Reply,
+        answered: Answered,
         attempts: u32,
-        latency_ms: u64,
         reserved: Option<Reserved<'_>>,
     ) -> Result<Asked, NoAnswer> {
+        let Answered { reply, endpoint, latency_ms } = answered;
         let usage = reply.answer.usage;
         let usd_nano = match (self.teacher.price, usage) {
             (Some(price), Some(usage)) => Some(price.usd_nano(usage)),
@@ -456,7 +456,7 @@ impl Caller {
         };
         let new = NewReply {
             key: call.key,
-            origin: Arc::new(self.origin(&reply.answer.model)),
+            origin: Arc::new(self.origin(endpoint, &reply.answer.model)),
             request: &call.body,
             reply: reply.body.as_bytes(),
             status: reply.status,
@@ -483,12 +483,11 @@ impl Caller {
     async fn declined(
         &self,
         call: &Call<'_>,
-        fault: &Fault,
+        failed: &Failed,
         attempts: u32,
-        latency_ms: u64,
         reserved: Option<Reserved<'_>>,
     ) -> Result<(), NoAnswer> {
-        let Some((status, body)) = declined::record(fault) else { return Ok(()) };
+        let Some((status, body)) = declined::record(&failed.fault) else { return Ok(()) };
         if !self.teacher.is_live() {
             // A cassette may be completed: what it lacks is looked for again.
             return self.settle(reserved, Amount::default()).await;
@@ -500,7 +499,7 @@ impl Caller {
         }
         let new = NewReply {
             key: call.key,
-            origin: Arc::new(self.origin("")),
+            origin: Arc::new(self.origin(failed.endpoint, "")),
             request: &call.body,
             reply: body.as_bytes(),
             status,
@@ -508,7 +507,7 @@ impl Caller {
             tokens_out: None,
             usd_nano: None,
             attempts,
-            latency_ms,
+            latency_ms: failed.latency_ms,
             created_unix_ms: clock::unix_ms(),
         };
         self.keep(&new, IfPresent::Replace, reserved, SENT).await.map(drop)
@@ -621,13 +620,13 @@ impl Caller {
         }
     }
 
-    fn origin(&self, model: &str) -> Origin {
+    fn origin(&self, endpoint: usize, model: &str) -> Origin {
         Origin {
             epoch: self.desk.epoch.to_string(),
             pipeline: Some(self.desk.pipeline.to_string()),
             step: self.step.to_string(),
             teacher: self.teacher.identity.clone(),
-            endpoint: self.teacher.endpoint().to_owned(),
+            endpoint: self.teacher.pool.sites()[endpoint].url.clone(),
             wire: self.teacher.wire_name().to_owned(),
             model: model.to_owned(),
         }
@@ -655,12 +654,26 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// What a request costs that was sent and not answered, as far as is known: one call.
 const SENT: Amount = Amount { usd_nano: 0, tokens: 0, calls: 1 };
 
+/// A reply, and which endpoint it is of.
+struct Answered {
+    reply: Reply,
+    endpoint: usize,
+    latency_ms: u64,
+}
+
+/// A fault, and at which endpoint.
+struct Failed {
+    fault: Fault,
+    endpoint: usize,
+    latency_ms: u64,
+}
+
 enum Missed {
     /// It was not sent, or the server of ours that had it ended.
     Stopped,
     /// It was sent, and nobody waits for its answer.
     Aborted,
-    Fault(Fault, u64),
+    Failed(Failed),
 }
 
 enum Flight<'a> {

@@ -166,8 +166,8 @@ impl CallCounts {
     pub fn given_up(&self, fault: &Fault) -> u32 {
         let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
         let (code, count) = &mut *given_up;
-        *count = if *code == code_of(fault) { *count + 1 } else { 1 };
-        *code = code_of(fault);
+        *count = if *code == fault.code() { *count + 1 } else { 1 };
+        *code = fault.code();
         *count
     }
 
@@ -176,22 +176,12 @@ impl CallCounts {
     }
 
     pub fn fault(&self, fault: &Fault) {
-        *self.counting().faults.entry(code_of(fault)).or_default() += 1;
+        *self.counting().faults.entry(fault.code()).or_default() += 1;
     }
 
     /// A random number for a wait; never for anything that ends up in data.
     pub fn jitter(&self) -> f64 {
         self.jitter.lock().unwrap_or_else(PoisonError::into_inner).draw()
-    }
-}
-
-fn code_of(fault: &Fault) -> &'static str {
-    match fault {
-        Fault::Busy { .. } => "busy",
-        Fault::Fatal { .. } => "fatal",
-        Fault::Transient { code, .. } => code,
-        Fault::TooLong { .. } => "too_long",
-        Fault::BadRequest { .. } => "declined",
     }
 }
 

@@ -1,6 +1,6 @@
 //! `textmill check`: every problem of a pipeline file at once.
 
-use crate::cli::load::{Loaded, load, secrets};
+use crate::cli::load::{Loaded, destinations, load};
 use crate::cli::{Exit, PipelineArgs, say};
 use crate::problem::counted;
 
@@ -19,7 +19,7 @@ pub fn main(args: &Args) -> Exit {
         let steps = counted(pipeline.steps.len() as u64, "step");
         let columns: Vec<&str> = pipeline.columns.keys().map(String::as_str).collect();
         say(format_args!("{} is sound: {steps}; columns: {}", pipeline.file.name, columns.join(", ")));
-        for line in secrets(&pipeline) {
+        for line in destinations(&pipeline) {
             say(line);
         }
     }

@@ -10,8 +10,9 @@ use crate::call::{Desk, Totals};
 use crate::cli::rows::first;
 use crate::engine::tally::StepTally;
 use crate::problem::counted;
-use crate::run::{Published, Report};
+use crate::run::{Published, Report, accounts_json};
 use crate::store::{Amount, Store, Unit};
+use crate::teacher::pool::Account;
 
 /// The table of ends, the balance, the calls and what a kept row cost.
 pub fn table(report: &Report, desk: &Desk) -> String {
@@ -52,6 +53,7 @@ pub fn table(report: &Report, desk: &Desk) -> String {
         lines.push(format!("{} started and turned out not to be needed", counted(report.not_needed, "row")));
     }
     lines.extend(calls(report, desk));
+    lines.extend(endpoints(report));
     lines.push(match &report.published {
         Some(published) => published_in(published),
         None if report.preview.is_some() => {
@@ -188,6 +190,30 @@ fn escalated(report: &Report, desk: &Desk) -> Option<String> {
     (!listed.is_empty()).then(|| format!("rows that went on to the next teacher: {}", listed.join(", ")))
 }
 
+/// How the endpoints of pools fared, and what was learned of limits.
+fn endpoints(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (teacher, accounts) in &report.endpoints {
+        for account in accounts.iter().filter(|account| account.replies > 0 || !account.faults.is_empty()) {
+            let learned = account.limits_learned.as_ref().map(|words| format!("limits by now: {words}"));
+            lines.extend(match accounts.len() {
+                1 => learned.map(|learned| format!("teacher `{teacher}`: {learned}")),
+                _ => Some(endpoint(teacher, account, learned)),
+            });
+        }
+    }
+    lines
+}
+
+fn endpoint(teacher: &str, account: &Account, learned: Option<String>) -> String {
+    let faults: u64 = account.faults.values().sum();
+    let mut parts = vec![counted(account.replies, "call")];
+    parts.extend((faults > 0).then(|| counted(faults, "fault")));
+    parts.extend(account.out.as_ref().map(|why| format!("not asked by now: {why}")));
+    parts.extend(learned);
+    format!("teacher `{teacher}` at `{}`: {}", account.name, parts.join("; "))
+}
+
 /// What the epoch's kept rows cost, with the money of the runs before.
 fn over_all_runs(report: &Report, desk: &Desk, paid: u64) -> String {
     let all = if report.preview.is_some() { paid } else { spent(desk).usd_nano.max(paid) };
@@ -258,6 +284,7 @@ pub fn json(report: &Report, desk: &Desk) -> Value {
         "balances": report.tally.balances(),
         "not_needed": report.not_needed,
         "calls": desk.monitor.to_json(name_of),
+        "endpoints": accounts_json(&report.endpoints),
         "epoch_spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd_nano as f64 / 1e9},
         "budgets": desk.budget.limits().iter().map(limit_json).collect::<Vec<Value>>(),
         "stopped": report.stopped.as_ref().map(crate::call::StopReason::sentence),

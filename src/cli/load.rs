@@ -1,5 +1,6 @@
 //! From a pipeline file's path to a checked pipeline, with every problem shown on the way.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -110,8 +111,20 @@ impl Source {
     }
 }
 
-/// Which environment variable goes where, a line each.
-pub fn secrets(pipeline: &Pipeline) -> Vec<String> {
+/// Where teachers are asked, and which environment variable goes where, a line each.
+pub fn destinations(pipeline: &Pipeline) -> Vec<String> {
+    let pools = pipeline.file.teachers.iter().filter(|(_, teacher)| teacher.pool.is_some());
+    let pools = pools.map(|(name, teacher)| {
+        let endpoints = teacher.endpoints();
+        let listed: Vec<String> = endpoints.iter().map(|endpoint| format!("`{}`", endpoint.name)).collect();
+        let hosts: BTreeSet<String> = endpoints.iter().map(|endpoint| endpoint.api.host()).collect();
+        let hosts: Vec<String> = hosts.into_iter().collect();
+        format!("teacher `{name}` has the endpoints {} on {}", listed.join(", "), hosts.join(", "))
+    });
+    pools.chain(secrets(pipeline)).collect()
+}
+
+fn secrets(pipeline: &Pipeline) -> Vec<String> {
     let line = |secret: SecretUse| {
         format!("teacher `{}`: `{}` goes to {}", secret.teacher, secret.variable, secret.goes_to)
     };

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::call::budget::{Of, shown as amount, usd};
 use crate::cli::ends::limit_json;
-use crate::cli::load::{Loaded, load, secrets};
+use crate::cli::load::{Loaded, destinations, load};
 use crate::cli::{Exit, PipelineArgs, fail, print, runtime};
 use crate::ops::Asks;
 use crate::pipeline::check::{Pipeline, Step};
@@ -64,7 +64,7 @@ fn shown(plan: &Plan, pipeline: &Pipeline) -> String {
     lines.extend(plan.changes.iter().map(|change| change.message.clone()));
     lines.extend(budget(plan));
     lines.extend(shapes(pipeline));
-    lines.extend(secrets(pipeline));
+    lines.extend(destinations(pipeline));
     lines.push(String::new());
     lines.join("\n")
 }
@@ -269,6 +269,12 @@ fn to_json(plan: &Plan, pipeline: &Pipeline) -> Value {
     let secrets = pipeline.secrets().into_iter().map(
         |secret| json!({"teacher": secret.teacher, "variable": secret.variable, "goes_to": secret.goes_to}),
     );
+    let endpoints = pipeline.file.teachers.iter().flat_map(|(name, teacher)| {
+        teacher.endpoints().into_iter().map(move |endpoint| {
+            let url = endpoint.api.endpoint_url(endpoint.format);
+            json!({"teacher": name, "endpoint": endpoint.name, "url": url, "weight": endpoint.weight})
+        })
+    });
     json!({
         "pipeline": plan.pipeline,
         "epoch": plan.epoch,
@@ -282,6 +288,7 @@ fn to_json(plan: &Plan, pipeline: &Pipeline) -> Value {
         "not_taken": plan.not_taken,
         "budgets": plan.limits.iter().map(limit_json).collect::<Vec<Value>>(),
         "spent": {"usd": spent.usd_nano as f64 / 1e9, "tokens": spent.tokens, "calls": spent.calls},
+        "endpoints": endpoints.collect::<Vec<Value>>(),
         "secrets": secrets.collect::<Vec<Value>>(),
     })
 }

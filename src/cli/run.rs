@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
 use crate::call::{Control, Desk, StopReason};
 use crate::cli::load::{Loaded, load};
 use crate::cli::progress::Display;
@@ -96,8 +99,10 @@ async fn run(args: &Args, loaded: Loaded) -> Exit {
     listen(run.control.clone());
     tokio::spawn(announce(Arc::clone(&desk)));
     let display = Display::start(&run);
+    let news = News::start(&run);
     let ended = run.go().await;
     display.stop().await;
+    news.stop().await;
     match ended {
         Ok(report) => finish(args, &report, &desk),
         Err(error) => source.failed(&error),
@@ -131,6 +136,43 @@ fn listen(control: Control) {
             }
         }
     });
+}
+
+/// Says what becomes of endpoints while a run goes.
+struct News {
+    done: CancellationToken,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl News {
+    fn start(run: &Run) -> News {
+        let done = CancellationToken::new();
+        let tasks =
+            run.teachers().values().map(|teacher| tokio::spawn(pass_on(teacher.pool.news(), done.clone())));
+        News { tasks: tasks.collect(), done }
+    }
+
+    /// Ends when all is said.
+    async fn stop(self) {
+        self.done.cancel();
+        for task in self.tasks {
+            let _ = task.await;
+        }
+    }
+}
+
+async fn pass_on(mut news: watch::Receiver<Vec<String>>, done: CancellationToken) {
+    let mut said = 0;
+    let mut ended = false;
+    while !ended {
+        ended = tokio::select! {
+            more = news.changed() => more.is_err(),
+            () = done.cancelled() => true,
+        };
+        let fresh = news.borrow_and_update()[said..].to_vec();
+        said += fresh.len();
+        fresh.into_iter().for_each(|sentence| say(format_args!("warning: {sentence}")));
+    }
 }
 
 /// How long calls in flight may take to end before it is said why the run stops.

@@ -201,6 +201,7 @@ fn call_json(call: &TracedCall) -> Value {
         "teacher": call.teacher,
         "model": call.model,
         "key": call.key,
+        "endpoint": call.stored.as_ref().map(|stored| &stored.endpoint),
         "attempts": call.stored.as_ref().map(|stored| stored.attempts),
         "request": call.stored.as_ref().map(|stored| parsed(&stored.request)),
         "reply": call.stored.as_ref().map(|stored| parsed(stored.reply.as_bytes())),
@@ -208,7 +209,10 @@ fn call_json(call: &TracedCall) -> Value {
 }
 
 fn call_text(number: usize, call: &TracedCall) -> String {
-    let head = format!("call {number}: step `{}` asked `{}` ({})", call.step, call.teacher, call.model);
+    let mut head = format!("call {number}: step `{}` asked `{}` ({})", call.step, call.teacher, call.model);
+    if let Some(stored) = &call.stored {
+        head.push_str(&format!(" at {}", stored.endpoint));
+    }
     let again = match call.stored.as_ref().map_or(1, |stored| stored.attempts) {
         0 | 1 => String::new(),
         attempts => format!(", answered at attempt {attempts}"),

@@ -13,12 +13,13 @@ use crate::ops::{Decision, FoldRow, Op, Operator, Runner, StepFile};
 use crate::problem::{KeyPath, Place, Problem};
 use crate::row::{CallMark, Outcome, Row, RowId, Type};
 use crate::shape;
-use crate::store::{Access, Amount, Store};
+use crate::store::{Access, Store};
 use crate::teacher::api::Api;
 use crate::teacher::format::ApiFormat;
 use crate::teacher::gate::{Gate, Limits};
 use crate::teacher::scripted::Script;
-use crate::teacher::wire::{Teacher, TeacherParts, Wire};
+use crate::teacher::site::{SiteParts, Wire};
+use crate::teacher::wire::{Teacher, TeacherParts};
 use crate::template::Templates;
 
 /// A kit without teachers, in a folder of its own.
@@ -168,14 +169,19 @@ fn scripted(name: &str, script: &Arc<Script>) -> Teacher {
     Teacher::new(TeacherParts {
         name: name.to_owned(),
         identity: name.to_owned(),
-        gate: Gate::new(Limits::default(), patience),
         price: None,
         attempts_max: 1,
         patience,
         format: ApiFormat::default(),
         api: Api::named("m"),
-        wire: Wire::Scripted(Arc::clone(script)),
-        serving: None,
+        sites: vec![SiteParts {
+            name: name.to_owned(),
+            gate: Gate::new(Limits::default(), patience),
+            weight: 1.0,
+            api: Api::named("m"),
+            wire: Wire::Scripted(Arc::clone(script)),
+            serving: None,
+        }],
     })
 }
 

@@ -14,6 +14,7 @@ use crate::pipeline::budget;
 use crate::pipeline::doubt::Doubts;
 use crate::pipeline::file::{FORMAT_VERSION, PipelineFile, TeacherFile};
 use crate::pipeline::node::{Node, NodeValue};
+use crate::pipeline::pool;
 use crate::pipeline::source::check_source;
 use crate::problem::{KeyPath, Place, Problem, Severity, did_you_mean, name_hint};
 use crate::row::Type;
@@ -65,9 +66,13 @@ impl Pipeline {
         let mut uses = Vec::new();
         for (name, teacher) in &self.file.teachers {
             let mut add = |variable: &str, goes_to: String| {
-                uses.push(SecretUse { teacher: name.clone(), variable: variable.to_owned(), goes_to });
+                let secret = SecretUse { teacher: name.clone(), variable: variable.to_owned(), goes_to };
+                // Several endpoints may be one host.
+                if !uses.contains(&secret) {
+                    uses.push(secret);
+                }
             };
-            for (_, api) in teacher.apis() {
+            for pool::Endpoint { api, .. } in teacher.endpoints() {
                 api.env_names().into_iter().for_each(|variable| add(variable, api.host()));
             }
             if let Some(start) = &teacher.start {
@@ -443,15 +448,23 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
             "a teacher with `start` needs an `identity`: its address may change, its answers should be found",
         );
     }
-    for (format, api) in teacher.apis() {
-        let under = KeyPath::parse(format.wire().name());
-        problems.extend(api.problems(format).into_iter().map(|problem| problem.below(&under)));
-    }
+    problems.extend(pool::problems(teacher));
     if let Some(start) = &teacher.start {
         let under = KeyPath::parse("start");
         problems.extend(start.problems().into_iter().map(|problem| problem.below(&under)));
     }
     problems
+}
+
+/// The least tokens per minute that a teacher's endpoints allow, and whose limit that is.
+fn narrowest(teacher: &TeacherFile) -> Option<(u64, String)> {
+    if teacher.pool.is_none() {
+        return Some((teacher.limits.tokens_per_minute?, "the teacher's".to_owned()));
+    }
+    let endpoints = teacher.endpoints().into_iter();
+    let limited = endpoints.filter_map(|endpoint| Some((endpoint.limits.tokens_per_minute?, endpoint.name)));
+    let (limit, name) = limited.min_by_key(|(limit, _)| *limit)?;
+    Some((limit, format!("endpoint `{name}`'s")))
 }
 
 /// What a step asks of a teacher against the limits of that teacher.
@@ -466,10 +479,9 @@ fn limits_of_step(
     let under = step.at.join(step.op.name()).extend(&KeyPath::parse(asks.part));
     problems.extend(budget::step(file, steps, step, asks, teacher, &under));
     let Some(max_tokens) = asks.tokens_out_max().map(u64::from) else { return };
-    if let Some(limit) = teacher.limits.tokens_per_minute.filter(|limit| max_tokens > *limit) {
-        let message = format!(
-            "`max_tokens` is over the teacher's {limit} tokens per minute: no call could ever be sent"
-        );
+    if let Some((limit, whose)) = narrowest(teacher).filter(|(limit, _)| max_tokens > *limit) {
+        let message =
+            format!("`max_tokens` is over {whose} {limit} tokens per minute: no call could ever be sent");
         let problem = Problem::error(Place::Value(under.join("max_tokens")), message);
         problems.push(problem.hint("lower `max_tokens`, or correct the teacher's `limits`"));
     }

@@ -15,6 +15,7 @@ use crate::axes::SampleFile;
 use crate::call::caps::BudgetFile;
 use crate::data::read::{Format, TextUnit};
 use crate::ops::StepFile;
+use crate::pipeline::pool::EndpointFile;
 use crate::teacher::api::Api;
 use crate::teacher::format::ApiFormat;
 use crate::teacher::process::StartFile;
@@ -56,7 +57,7 @@ pub struct PipelineFile {
     pub tests: Vec<TestFile>,
 }
 
-/// A named model endpoint with its limits and prices.
+/// A named model endpoint, or a pool of them, with its limits and prices.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename = "teacher", deny_unknown_fields)]
 pub struct TeacherFile {
@@ -72,7 +73,11 @@ pub struct TeacherFile {
     pub embeddings: Option<Api>,
     /// Answers from a file of recorded traffic.
     pub recorded: Option<RecordedFile>,
-    /// What the server allows.
+    /// The endpoints that share the calls, where there are several servers or keys. Each takes over from the API
+    /// what it does not say itself; a call that one of them fails goes to another. Such a teacher needs an
+    /// `identity`.
+    pub pool: Option<Vec<EndpointFile>>,
+    /// What the server allows; with a `pool`, what each of its endpoints allows that does not say so itself.
     #[serde(default)]
     pub limits: LimitsFile,
     /// What its tokens cost.
@@ -80,13 +85,15 @@ pub struct TeacherFile {
     /// Times that a call is sent before its row fails: 5 by default.
     #[serde(default = "attempts")]
     pub attempts: u32,
-    /// How long the teacher may answer nothing but "busy" before the run stops: 30 minutes by default.
+    /// How long the teacher may answer nothing but "busy" before the run stops: 30 minutes by default. An endpoint of a
+    /// pool is left out after that, and the run stops when it was the last.
     #[serde(default = "patience", deserialize_with = "duration")]
     #[schemars(with = "String")]
     pub patience: Duration,
     /// A command that serves this teacher, started with the run and stopped at its end.
     pub start: Option<StartFile>,
-    /// The teacher's name in call keys: the URL by default; needed with `start`, whose port may change.
+    /// The teacher's name in call keys: the URL by default; needed with `start`, whose port may change, and
+    /// with `pool`, which has many.
     pub identity: Option<String>,
     /// A cassette file to record every exchange to.
     pub record: Option<String>,
@@ -138,7 +145,7 @@ pub struct RecordedFile {
 }
 
 /// What a server allows; absent is unlimited, but for calls in flight.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename = "limits", deny_unknown_fields)]
 pub struct LimitsFile {
     #[serde(default, deserialize_with = "at_least_1")]
@@ -152,6 +159,18 @@ pub struct LimitsFile {
     #[serde(default, deserialize_with = "at_least_1")]
     #[schemars(with = "Option<NonZeroU32>")]
     pub in_flight: Option<u32>,
+}
+
+impl LimitsFile {
+    /// These limits, and what they leave open as in others.
+    #[must_use]
+    pub fn or(self, others: LimitsFile) -> LimitsFile {
+        LimitsFile {
+            requests_per_minute: self.requests_per_minute.or(others.requests_per_minute),
+            tokens_per_minute: self.tokens_per_minute.or(others.tokens_per_minute),
+            in_flight: self.in_flight.or(others.in_flight),
+        }
+    }
 }
 
 /// A limit of 0 would let nothing through.

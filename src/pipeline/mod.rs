@@ -15,6 +15,7 @@ pub mod file;
 mod fuzz;
 mod locate;
 pub mod node;
+pub mod pool;
 mod reader;
 pub mod render;
 pub mod schema;

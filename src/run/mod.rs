@@ -25,6 +25,7 @@ use crate::pipeline::budget::budgets;
 use crate::pipeline::check::Pipeline;
 use crate::problem::{Place, Problem};
 use crate::store::{Charge, NewRun, Run as StoredRun, RunStatus, Store, StoreError};
+use crate::teacher::pool::Account;
 use crate::teacher::process::MINIMAL_ENV;
 use crate::teacher::wire::Teacher;
 
@@ -113,6 +114,8 @@ pub struct Report {
     pub preview: Option<PathBuf>,
     /// Where rejects and failures are.
     pub folder: PathBuf,
+    /// How the endpoints of each teacher fared.
+    pub endpoints: IndexMap<String, Vec<Account>>,
     pub started_unix_ms: i64,
     pub ended_unix_ms: i64,
 }
@@ -242,6 +245,7 @@ impl Run {
             until,
             published,
             spared,
+            endpoints: endpoints(&self.teachers),
             folder: self.folder,
             started_unix_ms,
             ended_unix_ms,
@@ -299,8 +303,7 @@ impl Run {
 
     /// The engine's bounds: enough rows at work to keep every teacher's places filled.
     fn settings(&self) -> Settings {
-        let places: usize =
-            self.teachers.by_name.values().map(|teacher| teacher.gate.snapshot().in_flight_limit).sum();
+        let places: usize = self.teachers.by_name.values().map(|teacher| teacher.places()).sum();
         let mut settings = self.options.settings.clone();
         settings.active_max = settings.active_max.max(places + places.min(ROWS_READY_MAX));
         settings.spill_folder = Some(self.folder.clone());
@@ -319,6 +322,7 @@ impl Run {
             "tally": finish.tally,
             "not_needed": finish.not_needed,
             "calls": self.desk.monitor.to_json(name_of),
+            "endpoints": accounts_json(&endpoints(&self.teachers)),
             "stopped": self.control.reason().map(|reason| reason.sentence()),
             "dataset": published.map(|published| published.folder.display().to_string()),
         })
@@ -339,6 +343,17 @@ impl Run {
     pub(crate) fn options(&self) -> &Options {
         &self.options
     }
+}
+
+fn endpoints(teachers: &teachers::Started) -> IndexMap<String, Vec<Account>> {
+    teachers.by_name.iter().map(|(name, teacher)| (name.clone(), teacher.pool.accounts())).collect()
+}
+
+/// The accounts of endpoints by teacher, as programs read them.
+pub fn accounts_json(endpoints: &IndexMap<String, Vec<Account>>) -> serde_json::Value {
+    let listed = |accounts: &Vec<Account>| accounts.iter().map(Account::to_json).collect();
+    let by_teacher = endpoints.iter().map(|(name, accounts)| (name.clone(), listed(accounts)));
+    serde_json::Value::Object(by_teacher.collect())
 }
 
 fn until(pipeline: &Pipeline) -> Until {

@@ -8,17 +8,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::pipeline::check::Pipeline;
 use crate::pipeline::file::{LimitsFile, TeacherFile};
+use crate::pipeline::pool::Endpoint;
 use crate::problem::{KeyPath, Place, Problem};
 use crate::row::Value;
 use crate::run::Machine;
 use crate::teacher::api::Api;
 use crate::teacher::cassette::{Carrier, Cassette, Recorder};
 use crate::teacher::format::ApiFormat;
-use crate::teacher::gate::{Gate, Limits};
+use crate::teacher::gate::{Gate, IN_FLIGHT_DEFAULT, Limits};
 use crate::teacher::process::{Launch, Process, Serving};
 use crate::teacher::scripted::Script;
 use crate::teacher::secret::Secrets;
-use crate::teacher::wire::{Price, Teacher, TeacherParts, Wire};
+use crate::teacher::site::{SiteParts, Wire};
+use crate::teacher::wire::{Price, Teacher, TeacherParts};
 
 /// The teachers of a run and the servers that were started for them.
 pub struct Started {
@@ -77,7 +79,7 @@ pub async fn start(
             serving = process.serving();
             processes.push(process);
         }
-        let built = connect(name, teacher, pipeline, &secrets, serving);
+        let built = connect(name, teacher, pipeline, &secrets, serving.as_ref());
         let built = built.map_err(|found| below(&under, found))?;
         teachers.insert(name.clone(), Arc::new(built));
     }
@@ -85,20 +87,23 @@ pub async fn start(
     Ok(Started { secrets, by_name, processes })
 }
 
-/// Calls that a teacher may have in flight where its file does not say.
-const IN_FLIGHT_DEFAULT: u32 = 64;
 /// Files that a run has open beside its connections: the store, parts, logs, pipes to servers.
 const FILES_BESIDE: u64 = 64;
 
-fn places(teacher: &TeacherFile) -> u32 {
-    teacher.limits.in_flight.unwrap_or(IN_FLIGHT_DEFAULT)
+/// Calls that an endpoint may have in flight.
+fn places(limits: LimitsFile) -> usize {
+    limits.in_flight.map_or(IN_FLIGHT_DEFAULT, |places| places as usize)
+}
+
+/// Connections that a teacher may have open at once.
+fn connections(teacher: &TeacherFile) -> usize {
+    teacher.endpoints().iter().map(|endpoint| places(endpoint.limits)).sum()
 }
 
 /// A call in flight may need a connection of its own, and a connection is an open file. The soft limit
 /// of this process (1,024 on most systems) is raised as far as the system lets us.
 fn enough_open_files(asked: &[(&String, &TeacherFile)]) -> Result<(), Vec<Problem>> {
-    let connecting = || asked.iter().filter(|(_, teacher)| teacher.api().is_some());
-    let calls: u64 = connecting().map(|(_, teacher)| u64::from(places(teacher))).sum();
+    let calls: u64 = asked.iter().map(|(_, teacher)| connections(teacher) as u64).sum();
     let needed = calls + FILES_BESIDE;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if calls == 0 || current.is_none_or(|current| current >= needed) {
@@ -109,7 +114,8 @@ fn enough_open_files(asked: &[(&String, &TeacherFile)]) -> Result<(), Vec<Proble
         return Ok(());
     }
     let files = maximum.or(current).unwrap_or_default();
-    let most = connecting().max_by_key(|(_, teacher)| places(teacher)).map_or("", |(name, _)| name.as_str());
+    let most = asked.iter().max_by_key(|(_, teacher)| connections(teacher));
+    let most = most.map_or("", |(name, _)| name.as_str());
     let place = KeyPath::parse("teachers").join(most).join("limits").join("in_flight");
     let message =
         format!("{calls} calls in flight need about {needed} open files, and this process may open {files}");
@@ -119,8 +125,10 @@ fn enough_open_files(asked: &[(&String, &TeacherFile)]) -> Result<(), Vec<Proble
 
 fn secrets(pipeline: &Pipeline, machine: &Machine) -> Secrets {
     let names = pipeline.file.teachers.values().flat_map(|teacher| {
-        let apis = teacher.apis().flat_map(|(_, api)| api.env_names());
-        apis.chain(teacher.start.iter().flat_map(|start| start.env_names()))
+        let endpoints = teacher.endpoints();
+        let keys = endpoints.iter().flat_map(|endpoint| endpoint.api.env_names()).map(str::to_owned);
+        let keys: Vec<String> = keys.collect();
+        keys.into_iter().chain(teacher.start.iter().flat_map(|start| start.env_names()).map(str::to_owned))
     });
     Secrets::load(names, machine.env)
 }
@@ -130,38 +138,38 @@ fn connect(
     teacher: &TeacherFile,
     pipeline: &Pipeline,
     secrets: &Arc<Secrets>,
-    serving: Option<Serving>,
+    serving: Option<&Serving>,
 ) -> Result<Teacher, Vec<Problem>> {
     let base = &pipeline.base;
-    let (format, api, carrier) = match (teacher.api(), &teacher.recorded) {
-        (Some((format, api)), _) => {
-            let places = places(teacher) as usize;
-            let under = KeyPath::parse(format.wire().name());
-            let client = api.connect(format, base, Arc::clone(secrets), places);
-            let client = client.map_err(|found| below(&under, found))?;
-            let carrier = match &teacher.record {
-                Some(path) => {
-                    let recorder = Recorder::open(&base.join(path), Arc::clone(secrets))?;
-                    Carrier::Recorded(client, Arc::new(recorder))
-                }
+    if let Some((format, api)) = teacher.api() {
+        let recorder =
+            teacher.record.as_ref().map(|path| Recorder::open(&base.join(path), Arc::clone(secrets)));
+        let recorder = recorder.transpose()?.map(Arc::new);
+        let mut sites = Vec::new();
+        for endpoint in teacher.endpoints() {
+            let client = endpoint.api.connect(format, base, Arc::clone(secrets), places(endpoint.limits));
+            let client = client.map_err(|found| -> Vec<Problem> {
+                found.into_iter().map(|found| endpoint.placed(found)).collect()
+            })?;
+            let carrier = match &recorder {
+                Some(recorder) => Carrier::Recorded(client, Arc::clone(recorder)),
                 None => Carrier::Http(client),
             };
-            (format, api.clone(), carrier)
+            sites.push(site(teacher, endpoint, Wire::Carried(carrier), serving.cloned()));
         }
-        (None, Some(recorded)) => {
-            let at_key = |problem: Problem| match problem.place {
-                Place::Nowhere => {
-                    Problem { place: Place::Value(KeyPath::parse("recorded.cassette")), ..problem }
-                }
-                _ => problem,
-            };
-            let cassette = Cassette::load(&base.join(&recorded.cassette));
-            let cassette = cassette.map_err(|found| found.into_iter().map(at_key).collect::<Vec<_>>())?;
-            (recorded.api, Api::named(&recorded.model), Carrier::Cassette(cassette))
-        }
-        (None, None) => return Err(vec![Problem::error(Place::Nowhere, "the teacher has no wire format")]),
+        return Ok(assemble(name, teacher, (format, api.clone()), sites));
+    }
+    let Some(recorded) = &teacher.recorded else {
+        return Err(vec![Problem::error(Place::Nowhere, "the teacher has no wire format")]);
     };
-    Ok(assemble(name, teacher, (format, api), Wire::Carried(carrier), serving))
+    let at_key = |problem: Problem| match problem.place {
+        Place::Nowhere => Problem { place: Place::Value(KeyPath::parse("recorded.cassette")), ..problem },
+        _ => problem,
+    };
+    let cassette = Cassette::load(&base.join(&recorded.cassette));
+    let cassette = cassette.map_err(|found| found.into_iter().map(at_key).collect::<Vec<_>>())?;
+    let wire = Wire::Carried(Carrier::Cassette(cassette));
+    Ok(with_one_site(name, teacher, (recorded.api, Api::named(&recorded.model)), wire))
 }
 
 /// Teachers that answer from a script (by step name), for tests and plans: no connection is opened, no
@@ -178,35 +186,50 @@ pub fn offline(pipeline: &Pipeline, replies: &IndexMap<String, Value>) -> Starte
         let limits = LimitsFile { in_flight: Some(1), ..LimitsFile::default() };
         let teacher = TeacherFile { attempts: 1, limits, ..teacher.clone() };
         let wire = Wire::Scripted(Arc::clone(&script));
-        (name.clone(), Arc::new(assemble(name, &teacher, spoken, wire, None)))
+        (name.clone(), Arc::new(with_one_site(name, &teacher, spoken, wire)))
     });
     Started::of(teachers.collect())
 }
 
-/// A teacher from its file and the way to reach it.
-pub fn assemble(
+/// A teacher that no server stands behind.
+fn with_one_site(name: &str, teacher: &TeacherFile, (format, api): (ApiFormat, Api), wire: Wire) -> Teacher {
+    let gate = gate(teacher, teacher.limits);
+    let api_here = api.clone();
+    let site = SiteParts { name: name.to_owned(), gate, weight: 1.0, api: api_here, wire, serving: None };
+    assemble(name, teacher, (format, api), vec![site])
+}
+
+/// The way to an endpoint.
+fn site(teacher: &TeacherFile, endpoint: Endpoint, wire: Wire, serving: Option<Serving>) -> SiteParts {
+    let Endpoint { name, api, limits, weight, .. } = endpoint;
+    SiteParts { name, gate: gate(teacher, limits), weight, api, wire, serving }
+}
+
+fn gate(teacher: &TeacherFile, limits: LimitsFile) -> Gate {
+    let limits = Limits {
+        requests_per_minute: limits.requests_per_minute,
+        tokens_per_minute: limits.tokens_per_minute,
+        in_flight: Some(places(limits)),
+    };
+    Gate::new(limits, teacher.patience)
+}
+
+/// A teacher from its file and the ways to its endpoints.
+fn assemble(
     name: &str,
     teacher: &TeacherFile,
     (format, api): (ApiFormat, Api),
-    wire: Wire,
-    serving: Option<Serving>,
+    sites: Vec<SiteParts>,
 ) -> Teacher {
-    let limits = Limits {
-        requests_per_minute: teacher.limits.requests_per_minute,
-        tokens_per_minute: teacher.limits.tokens_per_minute,
-        in_flight: teacher.limits.in_flight.map(|places| places as usize),
-    };
     Teacher::new(TeacherParts {
         name: name.to_owned(),
         identity: teacher.identity.clone().unwrap_or_else(|| api.identity(format)),
-        gate: Gate::new(limits, teacher.patience),
         price: teacher.price.map(Price::from),
         attempts_max: teacher.attempts,
         patience: teacher.patience,
         format,
         api,
-        wire,
-        serving,
+        sites,
     })
 }
 

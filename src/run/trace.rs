@@ -53,6 +53,8 @@ pub struct StoredCall {
     pub reply: String,
     /// Times that it was sent until it was answered.
     pub attempts: u32,
+    /// The URL that served it.
+    pub endpoint: String,
     pub exchange: Exchange,
 }
 
@@ -231,7 +233,8 @@ fn stored(store: &Store, key: Key) -> Result<Option<StoredCall>, StoreError> {
     let request = found.request()?;
     let reply = String::from_utf8_lossy(&found.reply()?).into_owned();
     let exchange = Exchange::read(&found.origin.wire, &request, found.status, &reply);
-    Ok(Some(StoredCall { request, reply, attempts: found.attempts, exchange }))
+    let (attempts, endpoint) = (found.attempts, found.origin.endpoint);
+    Ok(Some(StoredCall { request, reply, attempts, endpoint, exchange }))
 }
 
 #[cfg(test)]

@@ -29,12 +29,13 @@ const ANSWER_NEUTRAL: [&str; 6] =
 pub struct Api {
     /// The address of the server up to and with its version, such as `https://api.openai.com/v1`,
     /// `https://api.anthropic.com/v1` or `https://generativelanguage.googleapis.com/v1beta`; the path of the
-    /// call is added if it is missing.
+    /// call is added if it is missing. A teacher whose endpoints all have a `url` of their own (`pool`) needs none.
+    #[serde(default)]
     pub url: String,
     /// The model's name, as the server knows it.
     pub model: String,
-    /// The name of the environment variable that holds the key. It is sent in a header, only to this URL and
-    /// only over https or to this machine.
+    /// The name of the environment variable that holds the key. It is sent in a header, only to this URL (without
+    /// one: to the endpoints of the pool that name no other) and only over https or to this machine.
     #[serde(default)]
     pub key_env: Option<String>,
     /// More headers: name to text, or to `{ env: NAME }` for a value that is secret.
@@ -130,6 +131,7 @@ impl Api {
             ca_file: None,
             max_tokens_key: None,
             structured: None,
+            prompt_cache: true,
         }
     }
 
@@ -212,8 +214,18 @@ impl Api {
         Url::parse(&self.url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
     }
 
+    /// The host, with its port where that is not the scheme's own.
+    pub fn host_and_port(&self) -> String {
+        let Ok(url) = Url::parse(&self.url) else { return String::new() };
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}{port}", url.host_str().unwrap_or_default())
+    }
+
     /// Everything wrong with the settings, at paths below this wire format's key. Pure.
     pub fn problems(&self, format: ApiFormat) -> Vec<Problem> {
+        if self.url.is_empty() {
+            return vec![Problem::error(Place::Value(KeyPath::root()), "missing key `url`")];
+        }
         let mut problems = self.endpoint(format, &self.endpoint_url(format), None).problems();
         let at = |key: &str| Place::Value(KeyPath::root().join(key));
         if self.model.trim().is_empty() {

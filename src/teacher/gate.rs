@@ -213,7 +213,7 @@ impl Gate {
 }
 
 /// The clock that tokio's timers go by, which tests can hold still; nothing is recorded from it.
-fn tokio_now() -> Instant {
+pub(super) fn tokio_now() -> Instant {
     Instant::now()
 }
 

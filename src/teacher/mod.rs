@@ -12,6 +12,7 @@ use cache::Shared;
 
 pub mod anthropic;
 pub mod api;
+pub mod breaker;
 pub mod bucket;
 pub mod cache;
 pub mod cassette;
@@ -27,6 +28,7 @@ pub mod headers;
 pub mod http;
 pub mod image;
 pub mod openai;
+pub mod pool;
 pub mod prefix;
 pub mod process;
 pub mod responses;
@@ -34,6 +36,7 @@ pub mod retry;
 pub mod scripted;
 pub mod secret;
 pub mod setting;
+pub mod site;
 pub mod stream;
 pub mod wire;
 
@@ -241,9 +244,9 @@ pub struct Reply {
 /// Why a request brought no reply; classified by the body's error code before the status.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// 429, 529, 503 with Retry-After: the teacher pauses as a whole.
+    /// 429, 529, 503 with Retry-After: the endpoint pauses as a whole.
     Busy { retry_after: Option<Duration>, message: String, notes: Box<LimitNotes> },
-    /// Quota or billing exhausted, 401, 402, 403: the run stops.
+    /// Quota or billing exhausted, 401, 402, 403: the endpoint is left out, or the run stops.
     Fatal { message: String },
     /// 408, 409, other 5xx, reset, timeout, cut-off or unreadable body: the same call again.
     /// `billed` is true when the server may have charged for it (a timeout, a cut-off body).
@@ -252,4 +255,27 @@ pub enum Fault {
     TooLong { message: String },
     /// Other 400, 404, 422: the row fails with the server's words.
     BadRequest { message: String },
+}
+
+impl Fault {
+    /// What accounts count it as.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Fault::Busy { .. } => "busy",
+            Fault::Fatal { .. } => "fatal",
+            Fault::Transient { code, .. } => code,
+            Fault::TooLong { .. } => "too_long",
+            Fault::BadRequest { .. } => "declined",
+        }
+    }
+
+    pub fn message(&self) -> &str {
+        match self {
+            Fault::Busy { message, .. }
+            | Fault::Fatal { message }
+            | Fault::Transient { message, .. }
+            | Fault::TooLong { message }
+            | Fault::BadRequest { message } => message,
+        }
+    }
 }

@@ -43,6 +43,42 @@ pub fn decide(attempt: u32, attempts_max: u32, fault: &Fault, random: f64) -> De
     }
 }
 
+/// How far a call has come.
+///
+/// A fault at one endpoint says little as long as another is well: the call goes there at once, and only when
+/// all that are well have failed it is one of its attempts used up. So it ends, whatever it does to servers.
+#[derive(Debug, Default)]
+pub struct Tries {
+    /// Times that it was sent and not told to wait.
+    pub sent: u32,
+    /// Attempts that are used up.
+    attempts: u32,
+    /// Endpoints that failed it since an attempt was last used up.
+    pub met: Vec<usize>,
+}
+
+impl Tries {
+    /// Decides what follows a fault at an endpoint; `elsewhere` is whether another one is well beside these.
+    pub fn after(
+        &mut self,
+        fault: &Fault,
+        endpoint: usize,
+        elsewhere: impl FnOnce(&[usize]) -> bool,
+        attempts_max: u32,
+        random: f64,
+    ) -> Decision {
+        if matches!(fault, Fault::Transient { .. }) {
+            self.met.push(endpoint);
+            if elsewhere(&self.met) {
+                return Decision::Again { after: Duration::ZERO };
+            }
+            self.met.clear();
+            self.attempts += 1;
+        }
+        decide(self.attempts, attempts_max, fault, random)
+    }
+}
+
 /// The longest wait after this attempt.
 fn ceiling(attempt: u32) -> Duration {
     let doublings = attempt.saturating_sub(1).min(16);
@@ -111,6 +147,22 @@ mod tests {
         check(1, &Fault::Fatal { message: "401".into() }, 0.5, None);
         check(1, &Fault::TooLong { message: "413".into() }, 0.5, None);
         check(1, &Fault::BadRequest { message: "400".into() }, 0.5, None);
+    }
+
+    #[test]
+    fn an_attempt_is_used_up_when_every_endpoint_has_failed_the_call() {
+        let mut tries = Tries::default();
+        let mut waits = Vec::new();
+        for send in 0..9 {
+            let others = |met: &[usize]| met.len() < 3;
+            let after = match tries.after(&transient(), send % 3, others, 3, 1.0) {
+                Decision::Again { after } => Some(after.as_millis()),
+                Decision::GiveUp => None,
+            };
+            waits.push(after);
+        }
+        let [none, half, whole] = [Some(0), Some(500), Some(1_000)];
+        assert_eq!(waits, [none, none, half, none, none, whole, none, none, None]);
     }
 
     #[test]

@@ -1,24 +1,21 @@
-//! A teacher, ready to be asked: its wire format, its gate, its price.
+//! A teacher, ready to be asked: its wire format, its endpoints, its price.
 //!
-//! The closed list of wire formats is here; each has a file of its own. No retries, no money, no store.
+//! How an endpoint is reached is in `site.rs`, which one is asked in `pool.rs`. No retries, no money, no store.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use reqwest::header::HeaderMap;
 use serde_json::{Map, Value};
 
-use crate::clock;
 use crate::row::RowId;
 use crate::teacher::api::Api;
-use crate::teacher::cassette::Carrier;
+use crate::teacher::cache::CachePoint;
 use crate::teacher::format::{self, ApiFormat};
-use crate::teacher::gate::Gate;
-use crate::teacher::http::RawReply;
-use crate::teacher::process::Serving;
-use crate::teacher::scripted::Script;
-use crate::teacher::{Answer, Fault, Image, ImageLimits, Reply, Request, Usage};
-use reqwest::header::HeaderMap;
+use crate::teacher::pool::Pool;
+use crate::teacher::prefix::Prefixes;
+use crate::teacher::site::{Site, SiteParts};
+use crate::teacher::{Answer, Fault, Image, ImageLimits, Request, Usage};
 
 /// Who asks; only the scripted teacher looks at it.
 #[derive(Clone, Debug)]
@@ -69,26 +66,15 @@ impl Price {
     }
 }
 
-/// How a teacher is reached.
-pub enum Wire {
-    /// Over HTTP, or from a cassette.
-    Carried(Carrier),
-    /// From the replies of a pipeline's test.
-    Scripted(Arc<Script>),
-    /// From a test's own hands: what comes, and after how long.
-    #[cfg(test)]
-    Weather(Weather),
-}
-
-#[cfg(test)]
-pub type Weather = Box<dyn Fn() -> (Duration, Result<RawReply, Fault>) + Send + Sync>;
-
 /// A teacher, ready to be asked.
 pub struct Teacher {
     pub name: Arc<str>,
     /// What call keys know it by.
     pub identity: String,
-    pub gate: Gate,
+    /// Its endpoints: one, where the file has no pool.
+    pub pool: Pool,
+    /// What prompts began with lately.
+    pub prefixes: Prefixes,
     pub price: Option<Price>,
     /// Times that a call is sent before its row fails.
     pub attempts_max: u32,
@@ -99,24 +85,20 @@ pub struct Teacher {
     format: ApiFormat,
     api: Api,
     headers: Vec<(String, String)>,
-    endpoint: String,
-    wire: Wire,
-    serving: Option<Serving>,
 }
 
 /// What a teacher is made of.
 pub struct TeacherParts {
     pub name: String,
     pub identity: String,
-    pub gate: Gate,
     pub price: Option<Price>,
     pub attempts_max: u32,
     pub patience: Duration,
     pub format: ApiFormat,
+    /// What all endpoints share; call keys know of nothing else.
     pub api: Api,
-    pub wire: Wire,
-    /// The server that a run started for it.
-    pub serving: Option<Serving>,
+    /// At least one.
+    pub sites: Vec<SiteParts>,
 }
 
 /// Tokens of an answer where nothing bounds it: OpenAI's models of 2024 and later stop by themselves
@@ -125,14 +107,15 @@ pub(super) const MAX_TOKENS_DEFAULT: u32 = 4096;
 
 impl Teacher {
     pub fn new(parts: TeacherParts) -> Teacher {
-        let TeacherParts { name, identity, gate, price, attempts_max, patience, format, api, wire, serving } =
-            parts;
+        let TeacherParts { name, identity, price, attempts_max, patience, format, api, sites } = parts;
+        let name: Arc<str> = name.into();
+        let sites = sites.into_iter().map(|site| Site::new(site, format, &api.model)).collect();
         let headers = api.answer_headers();
-        let endpoint = api.endpoint_url(format);
         Teacher {
-            name: name.into(),
+            pool: Pool::new(Arc::clone(&name), sites),
+            prefixes: Prefixes::default(),
+            name,
             identity,
-            gate,
             price,
             attempts_max,
             patience,
@@ -140,9 +123,6 @@ impl Teacher {
             format,
             api,
             headers,
-            endpoint,
-            wire,
-            serving,
         }
     }
 
@@ -161,19 +141,24 @@ impl Teacher {
         &self.headers
     }
 
-    /// The URL that serves the calls.
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
+    /// Whether servers answer, and not a file.
+    pub fn is_live(&self) -> bool {
+        self.pool.sites().iter().all(Site::is_live)
     }
 
-    /// Whether a server answers, and not a file.
-    pub fn is_live(&self) -> bool {
-        matches!(self.wire, Wire::Carried(Carrier::Http(_) | Carrier::Recorded(..)))
+    /// Calls that may be under way at once.
+    pub fn places(&self) -> usize {
+        self.pool.sites().iter().map(|site| site.gate.snapshot().in_flight_limit).sum()
     }
 
     /// The canonical body of a request: what its key and the store know.
     pub fn body(&self, request: &Request) -> Map<String, Value> {
         self.format.wire().body(&self.api, request)
+    }
+
+    /// Up to where others begin as a request does, if that is worth a place in the provider's cache.
+    pub fn cache_point(&self, request: &Request) -> Option<CachePoint> {
+        CachePoint::of(request).filter(|_| self.api.prompt_cache)
     }
 
     /// What the API takes as images.
@@ -188,73 +173,8 @@ impl Teacher {
         (body_bytes as u64).saturating_sub(inline) + images
     }
 
-    /// The body as it is sent; nothing where that is the canonical one.
-    pub fn dressed(&self, body: &Map<String, Value>) -> Option<Bytes> {
-        let wire = self.format.wire();
-        if !wire.dresses(&self.api) {
-            return None;
-        }
-        let mut sent = body.clone();
-        wire.dress(&self.api, &mut sent);
-        Some(Bytes::from(Value::Object(sent).to_string()))
-    }
-
     /// The answer in a stored reply.
     pub fn read(&self, status: u16, body: &str) -> Result<Answer, Fault> {
         format::answer(self.format, &self.api, status, &HeaderMap::new(), body, 0)
-    }
-
-    /// Sends a request once.
-    pub async fn send(&self, asked_by: &AskedBy, body: Bytes) -> Result<Reply, Fault> {
-        let raw = match &self.wire {
-            Wire::Carried(carrier) => self.carry(carrier, body).await?,
-            Wire::Scripted(script) => script.reply_to(asked_by, self.format, self.model())?,
-            #[cfg(test)]
-            Wire::Weather(weather) => {
-                let (after, reply) = weather();
-                tokio::time::sleep(after).await;
-                reply?
-            }
-        };
-        let status = raw.status;
-        format::reply(self.format, &self.api, raw, clock::unix_ms()).map_err(|fault| match fault {
-            Fault::Fatal { message } if self.is_live() => {
-                Fault::Fatal { message: message + &self.key_named(status) }
-            }
-            other => other,
-        })
-    }
-
-    /// Where to look when a server wants another key, or nothing more of this one.
-    fn key_named(&self, status: u16) -> String {
-        match (&self.api.key_env, status) {
-            (Some(name), _) => format!("; the key is in `{name}`"),
-            (None, 401) if self.api.env_names().is_empty() => {
-                "; no key was sent: the teacher has no `key_env`".to_owned()
-            }
-            (None, _) => String::new(),
-        }
-    }
-
-    /// Resolves when a server of ours does not serve: what is in flight waits for its next life.
-    pub async fn down(&self) {
-        match &self.serving {
-            Some(serving) => serving.down().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Posts a request. One that the end of a server of ours left without a reply goes to its next life: that
-    /// is no attempt of the call, and nobody bills it.
-    async fn carry(&self, carrier: &Carrier, body: Bytes) -> Result<RawReply, Fault> {
-        let Some(serving) = &self.serving else { return carrier.post(body).await };
-        loop {
-            let life = serving.up().await.map_err(|message| Fault::Fatal { message })?;
-            match carrier.post(body.clone()).await {
-                Err(Fault::Transient { code: "connection" | "cut_reply", .. })
-                    if serving.ended(life).await => {}
-                sent => return sent,
-            }
-        }
     }
 }

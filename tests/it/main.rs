@@ -11,6 +11,7 @@ mod determinism;
 mod faults;
 mod keys;
 mod local;
+mod pools;
 mod problems;
 mod readme;
 mod secrets;

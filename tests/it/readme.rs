@@ -38,6 +38,21 @@ fn its_pipeline_and_its_commands_do_what_they_say() {
 }
 
 #[test]
+fn its_pool_is_sound_and_goes_on_without_an_endpoint() {
+    let blocks = blocks(&readme(), "yaml");
+    let workspace = Workspace::new();
+    let teacher = FakeTeacher::start(&[]);
+    let (head, rest) = blocks[0].split_once("teachers:").unwrap();
+    let (_, rest) = rest.split_once("\nbudget:").unwrap();
+    let pipeline = format!("{head}{}\nbudget:{rest}", blocks[1]);
+    // The other endpoint is not there.
+    let pipeline = pipeline.replace("http://127.0.0.1:8130/v1", &teacher.url).replace(":8131/", ":1/");
+    workspace.write("lessons.yaml", &pipeline);
+    workspace.run(&["check", "lessons.yaml"]).ended(0).says(&["`spare` on 127.0.0.1"]);
+    workspace.run(&["run", "lessons.yaml"]).ended(0).says(&["teacher `writer` at `spare`: 0 calls"]);
+}
+
+#[test]
 fn its_table_lists_every_operator() {
     let text = readme();
     for (name, source) in textmill::ops::OPERATORS {
