@@ -16,8 +16,12 @@ use crate::problem::{name_hint, shown_path};
 use crate::row::{Fields, Value};
 
 mod lint;
+mod shared;
 
 use lint::Side;
+
+pub use shared::Rendered;
+use shared::{CACHE_HERE, Head};
 
 /// Instructions one rendering may take: a loop over 10,000 items with a few filters each passes,
 /// an endless one stops within about a tenth of a second.
@@ -87,30 +91,6 @@ pub struct Template {
     marks: bool,
 }
 
-/// A rendered template.
-pub struct Rendered {
-    pub text: String,
-    /// How many of its first bytes many rows have in common: those up to the last [`CACHE_HERE`], else those that
-    /// stand before the template's first tag.
-    pub shared: usize,
-    /// Whether the template says so.
-    pub is_marked: bool,
-}
-
-/// What is the same in every rendering of a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Head {
-    /// Nothing in it changes.
-    All,
-    /// So many bytes before its first tag.
-    Bytes(usize),
-}
-
-/// The function that marks the end of what many rows have in common: `{{ document }}{{ cache_here() }}`.
-pub const CACHE_HERE: &str = "cache_here";
-/// What it stands as in a text until that is rendered: the last character of Unicode's private use.
-const MARK: char = '\u{10fffd}';
-
 struct TemplateText {
     /// `None` for inline text.
     file: Option<PathBuf>,
@@ -169,8 +149,8 @@ impl Templates {
 
     fn compiled(&self, name: &str, text: String, file: Option<&Path>) -> Result<Template, TemplateError> {
         let mut env = environment();
-        env.add_function(CACHE_HERE, || MARK.to_string());
-        let head = head(&text);
+        env.add_function(CACHE_HERE, shared::mark);
+        let head = Head::of(&text);
         let mut loading = Loading { templates: self, env, names: Names::default(), texts: Vec::new() };
         loading.add(name, text, file)?;
         let Loading { env, names: Names { needs, paths }, texts, .. } = loading;
@@ -353,17 +333,7 @@ impl Template {
 
     /// The text, and what of it many rows have in common.
     pub fn render_shared(&self, fields: &Fields) -> Result<Rendered, TemplateError> {
-        let text = self.rendered(fields)?;
-        if let Some(at) = text.rfind(MARK).filter(|_| self.marks) {
-            let (shared, rest) = (text[..at].replace(MARK, ""), &text[at + MARK.len_utf8()..]);
-            let length = shared.len();
-            return Ok(Rendered { text: shared + rest, shared: length, is_marked: true });
-        }
-        let shared = match self.head {
-            Head::All => text.len(),
-            Head::Bytes(bytes) => bytes.min(text.len()),
-        };
-        Ok(Rendered { text, shared, is_marked: false })
+        Ok(shared::rendered(self.rendered(fields)?, self.head, self.marks))
     }
 
     fn rendered(&self, fields: &Fields) -> Result<String, TemplateError> {
@@ -387,15 +357,6 @@ impl Template {
         }
         Ok(text)
     }
-}
-
-/// What every rendering of a template begins with: the text before its first tag. Blank space in front of a tag
-/// may be taken away by it.
-fn head(text: &str) -> Head {
-    let tag = text
-        .match_indices('{')
-        .find(|(at, _)| matches!(text.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#')));
-    tag.map_or(Head::All, |(at, _)| Head::Bytes(text[..at].trim_end().len()))
 }
 
 /// The check knows every field that a step makes, so what is missing was not made for this row.
@@ -581,24 +542,6 @@ mod tests {
         let rendered = templates.template(template).and_then(|template| template.render(&fields(row)));
         let rendered = rendered.map_err(|error| error.message);
         assert_eq!(rendered.as_deref().map_err(String::as_str), expected);
-    }
-
-    #[test]
-    fn what_rows_have_in_common_is_known() {
-        let check = |text: &str, expected: (&str, usize)| {
-            let template = Templates::new(Path::new("none")).template(text).unwrap();
-            let fields = json!({"a": "xyz", "b": "é"}).as_object().unwrap().clone();
-            let rendered = template.render_shared(&fields).unwrap();
-            assert_eq!((rendered.text.as_str(), rendered.shared), expected, "{text}");
-            assert_eq!(template.render(&fields).unwrap(), rendered.text);
-        };
-        check("Write.", ("Write.", 6));
-        check("Write of {{ a }}", ("Write of xyz", 8));
-        check("{{ a }} is it", ("xyz is it", 0));
-        check("Read: {{ a }}{{ cache_here() }}. Now {{ b }}", ("Read: xyz. Now é", 9));
-        check("{{ b }}{{ cache_here() }}{{ a }}{{ cache_here() }}!", ("éxyz!", 5));
-        check("One.\n  {% if a %}Two.{% endif %}", ("One.\nTwo.", 4));
-        check("A { brace }", ("A { brace }", 11));
     }
 
     #[test]

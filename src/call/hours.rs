@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::*;
+use std::sync::Mutex;
 use crate::call::budget::{Limit, Of};
 use crate::call::caps::AtCap;
 use crate::clock::{DAY_MS, Wall};

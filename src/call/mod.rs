@@ -4,11 +4,7 @@
 //! [`Caller`]; wire formats, limits and the database are behind it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use bytes::Bytes;
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use std::sync::Arc;
 
 use crate::clock;
 use crate::problem::counted;
@@ -23,6 +19,8 @@ use crate::teacher::prefix::Ahead;
 use crate::teacher::retry::{Decision, Tries};
 use crate::teacher::wire::{AskedBy, Teacher};
 use crate::teacher::{Answer, Fault, Finish, Reply, Request, Usage};
+use bytes::Bytes;
+use serde_json::{Value, json};
 
 pub mod budget;
 pub mod caps;
@@ -30,10 +28,13 @@ mod charges;
 mod control;
 mod declined;
 pub mod dry;
+mod flight;
 #[cfg(test)]
 mod hours;
 pub mod key;
 pub mod monitor;
+
+use flight::{Flight, Flights, LowestRow};
 
 pub use budget::Budget;
 use budget::{Hold, Reached};
@@ -64,18 +65,8 @@ pub struct Desk {
     pub retry_failed: Option<i64>,
     /// In a dry run nothing is sent: what the store cannot answer is counted here.
     pub dry: Option<DryRun>,
-    flights: Mutex<HashMap<Key, Flying>>,
+    flights: Flights,
 }
-
-/// A call under way that several rows may wait for.
-#[derive(Clone)]
-struct Flying {
-    landed: watch::Receiver<()>,
-    lowest: LowestRow,
-}
-
-/// The lowest row that waits for a call: the call has its rank, whoever asked first.
-type LowestRow = Arc<watch::Sender<RowId>>;
 
 impl Desk {
     pub fn new(store: Store, budget: Budget, control: Control, pipeline: &str, epoch: &str) -> Desk {
@@ -89,7 +80,7 @@ impl Desk {
             fresh: HashMap::new(),
             retry_failed: None,
             dry: None,
-            flights: Mutex::new(HashMap::new()),
+            flights: Flights::default(),
         }
     }
 
@@ -252,9 +243,9 @@ impl Caller {
             if !shared {
                 return self.send(&call).await;
             }
-            match self.take_off(call.key, &row.id) {
+            match self.desk.flights.take_off(call.key, &row.id) {
                 Flight::Ours(landing) => {
-                    call.lowest = Some(Arc::clone(&landing.lowest));
+                    call.lowest = Some(landing.lowest());
                     // Saved between our look and our turn?
                     if let Some(asked) = self.stored(&call)? {
                         return Ok(asked);
@@ -296,24 +287,6 @@ impl Caller {
             }
             Err(fault) => Err(ended_by(&fault, found.attempts)),
         }
-    }
-
-    fn take_off(&self, key: Key, row: &RowId) -> Flight<'_> {
-        let mut flights = self.desk.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Flying { landed, lowest }) = flights.get(&key) {
-            lowest.send_if_modified(|lowest| {
-                let lower = row < lowest;
-                if lower {
-                    *lowest = row.clone();
-                }
-                lower
-            });
-            return Flight::Anothers(landed.clone());
-        }
-        let (sender, landed) = watch::channel(());
-        let lowest = Arc::new(watch::Sender::new(row.clone()));
-        flights.insert(key, Flying { landed, lowest: Arc::clone(&lowest) });
-        Flight::Ours(Landing { desk: &self.desk, key, lowest, _sender: sender })
     }
 
     /// Sends a call until it is answered, given up or not wanted any more.
@@ -674,25 +647,6 @@ enum Missed {
     /// It was sent, and nobody waits for its answer.
     Aborted,
     Failed(Failed),
-}
-
-enum Flight<'a> {
-    Ours(Landing<'a>),
-    Anothers(watch::Receiver<()>),
-}
-
-/// Lets the followers of a flight go on, however it ends.
-struct Landing<'a> {
-    desk: &'a Desk,
-    key: Key,
-    lowest: LowestRow,
-    _sender: watch::Sender<()>,
-}
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        self.desk.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
 }
 
 /// How a row ends whose call brought no answer.

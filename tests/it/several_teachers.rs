@@ -30,7 +30,7 @@ steps:
       into: better
       critique: {{ teacher: dear, prompt: "Grade {{{{ draft }}}}", json: {{ score: integer }}, max_tokens: 400 }}
       rewrite: {{ teacher: cheap, prompt: "Mend {{{{ draft }}}}", max_tokens: 400 }}
-      until: critique.score % 2 == 0
+      until: critique.score % 2 == 1
       rounds: 2
       held_into: held
       critiques_into: rounds
