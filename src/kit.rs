@@ -88,6 +88,38 @@ impl Check<'_> {
         &mut self.problems[last]
     }
 
+    /// Checks a part of the config as if it were the whole.
+    pub fn part<T>(&mut self, key: &str, check: impl FnOnce(&mut Self) -> T) -> T {
+        let at = self.path(key);
+        let whole = std::mem::replace(&mut self.at, at);
+        let found = check(self);
+        self.at = whole;
+        found
+    }
+
+    /// Checks templates and expressions that know more names than the rows have fields; `key` is what
+    /// gives these names a meaning.
+    pub fn with_names<T, const N: usize>(
+        &mut self,
+        key: &str,
+        names: [(&str, Type); N],
+        check: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let before = self.columns.clone();
+        for (name, kind) in names {
+            if self.columns.insert(name.to_owned(), kind).is_some() {
+                let message =
+                    format!("the rows have a field `{name}`, and here the name has a meaning of its own");
+                self.problem(key, message).hint = Some(format!(
+                    "rename the field before this step: `fields: {{ rename: {{ {name}: … }} }}`"
+                ));
+            }
+        }
+        let found = check(self);
+        self.columns = before;
+        found
+    }
+
     /// Compiles a template and checks that the fields it needs exist here.
     pub fn template(&mut self, key: &str, text: &str) -> Option<Template> {
         match self.templates.template(text) {

@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::problem::counted;
 use crate::row::{CallMark, Failure, Reason, Row, RowId};
 use crate::store::{
     Amount, Charge, IfPresent, Key, NewReply, Origin, ReservationId, Saved, Spending, Spent, Store,
@@ -28,6 +27,7 @@ mod charges;
 mod control;
 mod declined;
 pub mod dry;
+mod ending;
 #[cfg(test)]
 mod hours;
 pub mod key;
@@ -188,6 +188,11 @@ impl Caller {
         &self.teacher
     }
 
+    /// A row goes on to another teacher, since this one's answer did not do.
+    pub fn escalated(&self) {
+        self.counts.escalated();
+    }
+
     /// Asks the teacher, or the store when it was asked before.
     pub async fn ask(
         &self,
@@ -288,7 +293,7 @@ impl Caller {
                 let mark = self.mark(call, &answer, found.attempts, found.usd_nano);
                 Ok(Some(Asked { answer, mark }))
             }
-            Err(fault) => Err(ended_by(&fault, found.attempts)),
+            Err(fault) => Err(ending::of(&fault, found.attempts)),
         }
     }
 
@@ -353,14 +358,14 @@ impl Caller {
                 Fault::TooLong { .. } | Fault::BadRequest { .. } => {
                     self.stop_if_all_end_so(call, &fault);
                     self.declined(call, &fault, attempt, latency_ms, reserved).await?;
-                    return Err(ended_by(&fault, attempt));
+                    return Err(ending::of(&fault, attempt));
                 }
             }
             let random = self.counts.jitter();
             match retry::decide(attempt, self.teacher.attempts_max, &fault, random) {
                 Decision::GiveUp => {
                     self.stop_if_all_end_so(call, &fault);
-                    return Err(ended_by(&fault, attempt));
+                    return Err(ending::of(&fault, attempt));
                 }
                 Decision::Again { after } if after.is_zero() => {}
                 Decision::Again { after } => tokio::select! {
@@ -674,27 +679,5 @@ struct Landing<'a> {
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.desk.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
-    }
-}
-
-/// How a row ends whose call brought no answer.
-fn ended_by(fault: &Fault, attempts: u32) -> NoAnswer {
-    let evidence = |message: &str| -> Value { json!({"server": message, "attempts": attempts}) };
-    match fault {
-        Fault::TooLong { message } => NoAnswer::Rejected(Reason::new("too_long", json!({"server": message}))),
-        Fault::BadRequest { message } => NoAnswer::Failed(
-            Failure::new("declined", format!("the server declined the request: {message}"))
-                .with_evidence(json!({"server": message})),
-        ),
-        Fault::Transient { code, message, .. } => NoAnswer::Failed(
-            Failure::new(
-                *code,
-                format!("no answer after {}: {message}", counted(u64::from(attempts), "attempt")),
-            )
-            .with_evidence(evidence(message)),
-        ),
-        Fault::Busy { message, .. } | Fault::Fatal { message } => {
-            NoAnswer::Failed(Failure::new("busy", message.clone()).with_evidence(evidence(message)))
-        }
     }
 }

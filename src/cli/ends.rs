@@ -116,6 +116,7 @@ fn calls(report: &Report, desk: &Desk) -> Vec<String> {
     if reasoning > 0 {
         lines.push(format!("{:.0} % of the tokens out were reasoning", share(reasoning, tokens_out)));
     }
+    lines.extend(escalated(report, desk));
     if !faults.is_empty() {
         let listed: Vec<String> = faults.iter().map(|(code, count)| format!("{code} {count}")).collect();
         lines.push(format!("calls that were sent again or given up: {}", listed.join(", ")));
@@ -174,6 +175,17 @@ pub fn limit_json(limit: &Limit) -> Value {
         fields.insert(unit.key().to_owned(), told);
     }
     Value::Object(fields)
+}
+
+/// How many rows went on to a better teacher, by step.
+fn escalated(report: &Report, desk: &Desk) -> Option<String> {
+    let steps = desk.monitor.steps().into_iter().filter(|(_, totals)| totals.escalated > 0);
+    let listed: Vec<String> = steps
+        .filter_map(|(step, totals)| {
+            Some(format!("`{}` {}", report.tally.steps.get(step)?.step, totals.escalated))
+        })
+        .collect();
+    (!listed.is_empty()).then(|| format!("rows that went on to the next teacher: {}", listed.join(", ")))
 }
 
 /// What the epoch's kept rows cost, with the money of the runs before.

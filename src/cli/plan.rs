@@ -138,7 +138,8 @@ fn notes(plan: &Plan) -> Vec<String> {
     let unseen: Vec<&StepPlan> = calls.filter(|step| !step.rendered && step.replies_seen == 0).collect();
     let listed = |which: &dyn Fn(&Estimate) -> bool| {
         let steps = unseen.iter().filter(|step| which(&step.estimate));
-        let names: Vec<String> = steps.map(|step| format!("`{}`", step.step)).collect();
+        let mut names: Vec<String> = steps.map(|step| format!("`{}`", step.step)).collect();
+        names.dedup();
         (!names.is_empty()).then(|| names.join(", "))
     };
     if let Some(steps) = listed(&|estimate| estimate.tokens_in.high.is_some()) {

@@ -15,7 +15,7 @@ use crate::ops::tools::{Toolbox, Tools};
 use crate::row::{Failure, Fields, Outcome, Reason, Row, Type, Value};
 use crate::shape::{self, Shape};
 use crate::teacher::{Answer, Finish, Logprob, Message, Request, Role, ToolCall};
-use crate::template::Template;
+use crate::template::{Expression, Template};
 use crate::text::{extract, json_repair};
 
 /// One chat message of a prompt: `user: <template>`.
@@ -91,15 +91,24 @@ pub struct Prompt(Vec<(Role, Template)>);
 
 impl Prompt {
     pub fn render(&self, fields: &Fields) -> Result<Vec<Message>, Reason> {
-        let mut messages = Vec::with_capacity(self.0.len());
-        for (role, template) in &self.0 {
-            let content = template
-                .render(fields)
-                .map_err(|error| Reason::new("bad_template", json!({"error": error.message})))?;
-            messages.push(Message { role: *role, content });
-        }
-        Ok(messages)
+        let message = |(role, template): &(Role, Template)| {
+            Ok(Message { role: *role, content: render(template, fields)? })
+        };
+        self.0.iter().map(message).collect()
     }
+}
+
+/// The text of a template, or why the row is rejected.
+pub fn render(template: &Template, fields: &Fields) -> Result<String, Reason> {
+    template.render(fields).map_err(|error| Reason::new("bad_template", json!({"error": error.message})))
+}
+
+/// Whether an expression holds, or why the row is rejected.
+pub fn holds(expression: &Expression, fields: &Fields) -> Result<bool, Reason> {
+    expression.holds(fields).map_err(|error| {
+        let evidence = json!({"expression": expression.source(), "error": error.message});
+        Reason::new("bad_expression", evidence)
+    })
 }
 
 /// The form an answer must have.
@@ -318,6 +327,12 @@ impl Unanswered {
     }
 }
 
+/// The draw of a step in which every row gets answers of its own: where nothing is drawn, the same request
+/// gets the same answer.
+pub fn draw_at(temperature: Option<f64>) -> Draw {
+    if temperature == Some(0.0) { Draw::Request } else { Draw::Row }
+}
+
 /// What a row got.
 pub struct Told {
     /// The answer in its form.
@@ -330,15 +345,44 @@ pub struct Told {
     pub logprobs: Option<Vec<Logprob>>,
 }
 
+/// What is asked about a row.
+struct Ready {
+    messages: Vec<Message>,
+    tools: Option<Arc<Toolbox>>,
+    /// Everything but the messages.
+    request: Request,
+}
+
 impl Question {
     /// Asks for a row. The row remembers each call.
     pub async fn ask(&self, row: &mut Row, sample: u32) -> Result<Told, Unanswered> {
-        let mut messages = self.prompt.render(&row.fields).map_err(Unanswered::Rejected)?;
-        let tools = self.manner.tools.as_ref().map(|tools| tools.of(&row.fields)).transpose();
+        let ready = self.ready(&row.fields).await?;
+        self.told(row, sample, ready).await
+    }
+
+    /// Asks for a row about other fields than its own.
+    pub async fn ask_about(&self, fields: &Fields, row: &mut Row, sample: u32) -> Result<Told, Unanswered> {
+        let ready = self.ready(fields).await?;
+        self.told(row, sample, ready).await
+    }
+
+    async fn ready(&self, fields: &Fields) -> Result<Ready, Unanswered> {
+        let messages = self.prompt.render(fields).map_err(Unanswered::Rejected)?;
+        let tools = self.manner.tools.as_ref().map(|tools| tools.of(fields)).transpose();
         let tools = tools.map_err(Unanswered::Rejected)?;
-        let images = self.manner.images.of(&row.fields, self.caller.teacher().image_limits()).await;
+        let images = self.manner.images.of(fields, self.caller.teacher().image_limits()).await;
         let images = images.map_err(Unanswered::Rejected)?;
         let request = Request { images, ..self.request(tools.as_deref()) };
+        Ok(Ready { messages, tools, request })
+    }
+
+    /// Says something in a conversation, of which `told` is what was said before.
+    pub async fn say(&self, row: &mut Row, sample: u32, told: &[Message]) -> Result<Answer, Unanswered> {
+        self.answer(row, sample, &self.request(None), told, true).await
+    }
+
+    async fn told(&self, row: &mut Row, sample: u32, ready: Ready) -> Result<Told, Unanswered> {
+        let Ready { mut messages, tools, request } = ready;
         let mut repairs = 0;
         loop {
             let answer = self.answer(row, sample, &request, &messages, repairs == 0).await?;

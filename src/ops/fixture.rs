@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -10,9 +11,14 @@ use crate::call::{Budget, Control, Desk};
 use crate::kit::{Check, Columns, Commands, Kit, Missing};
 use crate::ops::{Decision, FoldRow, Op, Operator, Runner, StepFile};
 use crate::problem::{KeyPath, Place, Problem};
-use crate::row::{Outcome, Row, RowId, Type};
+use crate::row::{CallMark, Outcome, Row, RowId, Type};
 use crate::shape;
 use crate::store::{Access, Store};
+use crate::teacher::api::Api;
+use crate::teacher::format::ApiFormat;
+use crate::teacher::gate::{Gate, Limits};
+use crate::teacher::scripted::Script;
+use crate::teacher::wire::{Teacher, TeacherParts, Wire};
 use crate::template::Templates;
 
 /// A kit without teachers, in a folder of its own.
@@ -137,6 +143,50 @@ pub fn map_row(kit: &Kit, step: Value, mut row: Row) -> Result<Value, String> {
         }
     }
     Ok(Value::Object(row.fields))
+}
+
+/// How a step that asks ends the row `17`, and what it asked whom: `teacher < role: text < role: text`. Its
+/// teachers answer with `replies`, in call order.
+pub async fn asked(step: Value, replies: Value, fields: &Value) -> (Value, Vec<String>) {
+    let Fixture { mut kit, folder: _folder } = open();
+    let op = op(step);
+    let script = Arc::new(Script::new([(&"step".to_owned(), &replies)]));
+    let teachers = op.operator().teachers().into_iter();
+    kit.teachers =
+        Arc::new(teachers.map(|name| (name.to_owned(), Arc::new(scripted(name, &script)))).collect());
+    let runner = op.operator().build(&kit).unwrap().pop();
+    let Some(Runner::Call(call)) = runner else { panic!("the step asks nobody") };
+    let outcome = call.call(row("17", fields)).await.unwrap();
+    let (Outcome::Keep(row) | Outcome::Reject(row, _) | Outcome::Fail(row, _) | Outcome::Split(row, _)) =
+        &outcome;
+    let asked = row.calls.iter().map(|mark| request(&kit, mark)).collect();
+    (shown(outcome), asked)
+}
+
+fn scripted(name: &str, script: &Arc<Script>) -> Teacher {
+    let patience = Duration::from_secs(1);
+    Teacher::new(TeacherParts {
+        name: name.to_owned(),
+        identity: name.to_owned(),
+        gate: Gate::new(Limits::default(), patience),
+        price: None,
+        attempts_max: 1,
+        patience,
+        format: ApiFormat::default(),
+        api: Api::named("m"),
+        wire: Wire::Scripted(Arc::clone(script)),
+        serving: None,
+    })
+}
+
+fn request(kit: &Kit, mark: &CallMark) -> String {
+    let reply = kit.desk.store.reply(mark.key.parse().unwrap()).unwrap().unwrap();
+    let body: Value = serde_json::from_slice(&reply.request().unwrap()).unwrap();
+    let message = |message: &Value| {
+        format!(" < {}: {}", message["role"].as_str().unwrap(), message["content"].as_str().unwrap())
+    };
+    let messages: String = body["messages"].as_array().unwrap().iter().map(message).collect();
+    format!("{}{messages}", mark.teacher)
 }
 
 /// A config with more keys.

@@ -14,6 +14,10 @@
 //! beside them, which may be empty. Nothing runs a tool. `logprobs_into:` takes the answer's tokens with
 //! their log probabilities.
 //!
+//! `escalate:` names a better teacher, `to`, that is asked the same where the first one's answer is refused, cut,
+//! not of its form, or not one for which `unless` holds, an expression in which the answer has its field's name; a
+//! list of them is gone through until an answer does. The last one's answer is final.
+//!
 //! # When to use it
 //! For everything a model writes: sections, exercises, questions, answers, translations, rewrites.
 //!
@@ -50,6 +54,10 @@
 //! asked for is shown to the model with what is wrong (`repair_attempts`), then rejected `unparsable`. So is a
 //! call of a tool that was not given, or whose arguments do not fit its parameters.
 //!
+//! All this comes before the next teacher of `escalate:`. A call that brings no answer at all fails the row: a cheap
+//! server that is down sends nothing to a dear one. How many rows went on is in the run's accounts (`escalated`),
+//! and who wrote a row's answer in its provenance. Of samples that share a call, each that goes on has one of its own.
+//!
 //! Images are PNG, JPEG, GIF or WebP, within the size that the API takes; one that cannot be read, or that a row
 //! looks for outside of `root` or `hosts`, rejects its row `bad_image`. URLs are fetched by the teacher's provider,
 //! never by textmill. A budget reckons an image at the most tokens that any model of the API takes it for.
@@ -73,12 +81,13 @@ use serde_json::{Map, Value, json};
 use crate::call::{Draw, Stopped};
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{
-    FormFile, Manner, MessageFile, PromptFile, Question, Share, Told, check_extra, check_manner,
+    FormFile, Manner, MessageFile, PromptFile, Question, Share, Told, check_extra, check_manner, draw_at,
 };
+use crate::ops::escalate::{EscalateFile, Ladder};
 use crate::ops::images::{ImageFile, Images, check_images};
 use crate::ops::tools::{ToolFile, ToolsFile};
 use crate::ops::{Asks, CallRow, MapRow, Operator, Runner};
-use crate::row::{Outcome, Row, Type};
+use crate::row::{Fields, Outcome, Row, Type};
 use crate::teacher::Logprob;
 
 /// Ask a teacher to write something for each row.
@@ -151,6 +160,10 @@ pub struct Generate {
     /// Any other key of the request body, as the server knows it.
     #[serde(default)]
     pub extra: Map<String, Value>,
+    /// A better teacher, `{ to: …, unless: … }`, that is asked the same where the first one's answer does not
+    /// do; or a list of them.
+    #[serde(default)]
+    pub escalate: EscalateFile,
 }
 
 fn one() -> u32 {
@@ -255,16 +268,41 @@ impl Generate {
             Some(field) => {
                 let top = self.top_logprobs.map(|_| ("top".to_owned(), pair(None)));
                 check.makes("logprobs_into", field, pair(top));
-                check.api_has("logprobs_into", &self.teacher, |format| {
-                    let lack = || "which gives no log probabilities".to_owned();
-                    (!format.wire().has_logprobs()).then(lack)
-                });
+                for asks in self.asks() {
+                    check.api_has("logprobs_into", asks.teacher, |format| {
+                        let lack = || "which gives no log probabilities".to_owned();
+                        (!format.wire().has_logprobs()).then(lack)
+                    });
+                }
             }
             None if self.top_logprobs.is_some() => {
                 check.problem("top_logprobs", "`top_logprobs` needs `logprobs_into`");
             }
             None => {}
         }
+    }
+
+    fn question(&self, kit: &Kit, teacher: &str) -> anyhow::Result<Question> {
+        Ok(Question {
+            caller: kit.caller(teacher)?,
+            prompt: self.prompt_file().build(kit)?,
+            form: self.form_file().build()?,
+            manner: Manner {
+                temperature: self.temperature,
+                max_tokens: self.max_tokens,
+                stop: self.stop.clone(),
+                seed: self.seed,
+                extra: self.extra.clone(),
+                repair_attempts: self.repair_attempts,
+                continue_attempts: self.continue_attempts,
+                tools: self.tools_file().build()?,
+                images: Arc::new(Images::build(&self.images, kit)?),
+                logprobs: self.logprobs_into.as_ref().map(|_| self.top_logprobs.unwrap_or(0)),
+                // Few samples of a row go on to a better teacher.
+                share: self.share().filter(|_| teacher == self.teacher),
+            },
+            draw: if self.reuse == Reuse::Request { Draw::Request } else { draw_at(self.temperature) },
+        })
     }
 }
 
@@ -283,34 +321,12 @@ impl Operator for Generate {
         if let Some(field) = &self.reasoning_into {
             check.makes("reasoning_into", field, Type::Text);
         }
+        self.escalate.check(check, &self.teacher);
     }
 
     fn build(&self, kit: &Kit) -> anyhow::Result<Vec<Runner>> {
-        let question = Question {
-            caller: kit.caller(&self.teacher)?,
-            prompt: self.prompt_file().build(kit)?,
-            form: self.form_file().build()?,
-            manner: Manner {
-                temperature: self.temperature,
-                max_tokens: self.max_tokens,
-                stop: self.stop.clone(),
-                seed: self.seed,
-                extra: self.extra.clone(),
-                repair_attempts: self.repair_attempts,
-                continue_attempts: self.continue_attempts,
-                tools: self.tools_file().build()?,
-                images: Arc::new(Images::build(&self.images, kit)?),
-                logprobs: self.logprobs_into.as_ref().map(|_| self.top_logprobs.unwrap_or(0)),
-                share: self.share(),
-            },
-            draw: if self.reuse == Reuse::Request || self.temperature == Some(0.0) {
-                Draw::Request
-            } else {
-                Draw::Row
-            },
-        };
         let ask = Runner::Call(Box::new(Ask {
-            question,
+            ladder: self.escalate.build(kit, &self.teacher, |teacher| self.question(kit, teacher))?,
             into: self.into.clone(),
             reasoning_into: self.reasoning_into.clone(),
             calls_into: self.tool_calls_into.clone(),
@@ -330,7 +346,7 @@ impl Operator for Generate {
     fn asks(&self) -> Vec<Asks<'_>> {
         let json = self.json.is_some() || self.json_schema.is_some();
         let answers = self.share().map_or(1, |share| share.per_call);
-        vec![Asks { answers, ..Asks::once(&self.teacher, self.max_tokens, json) }]
+        self.escalate.asks(Asks { answers, ..Asks::once(&self.teacher, self.max_tokens, json) })
     }
 
     fn copies(&self) -> u32 {
@@ -353,7 +369,7 @@ impl MapRow for Copies {
 }
 
 struct Ask {
-    question: Question,
+    ladder: Ladder,
     into: String,
     reasoning_into: Option<String>,
     calls_into: Option<String>,
@@ -378,21 +394,21 @@ impl CallRow for Ask {
         async move {
             // The copies of a row differ in their last index; it numbers the samples.
             let sample = if self.samples > 1 { row.id.path.last().copied().unwrap_or(0) } else { 0 };
-            match self.question.ask(&mut row, sample).await {
-                Ok(Told { value, reasoning, calls, logprobs }) => {
-                    row.fields.insert(self.into.clone(), value);
-                    let beside = [
-                        (&self.calls_into, calls),
-                        (&self.logprobs_into, logprobs.map_or(Value::Null, tokens)),
-                        (&self.reasoning_into, reasoning.into()),
-                    ];
-                    for (field, value) in beside {
-                        if let Some(field) = field {
-                            row.fields.insert(field.clone(), value);
-                        }
+            let put = |fields: &mut Fields, Told { value, reasoning, calls, logprobs }: Told| {
+                fields.insert(self.into.clone(), value);
+                let beside = [
+                    (&self.calls_into, calls),
+                    (&self.logprobs_into, logprobs.map_or(Value::Null, tokens)),
+                    (&self.reasoning_into, reasoning.into()),
+                ];
+                for (field, value) in beside {
+                    if let Some(field) = field {
+                        fields.insert(field.clone(), value);
                     }
-                    Ok(Outcome::Keep(row))
                 }
+            };
+            match self.ladder.ask(&mut row, sample, put).await {
+                Ok(()) => Ok(Outcome::Keep(row)),
                 Err(unanswered) => unanswered.outcome(row),
             }
         }

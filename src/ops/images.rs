@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::kit::{Check, Kit};
+use crate::ops::ask::render;
 use crate::ops::text_field::TextField;
 use crate::row::{Fields, Reason};
 use crate::teacher::image::{Image, ImageLimits};
@@ -119,14 +120,14 @@ impl Images {
         for source in &self.0 {
             images.push(match source {
                 Source::File { path, root, bounded } => {
-                    let path = rendered(path, fields)?;
+                    let path = render(path, fields)?;
                     let (root, bounded, wanted) = (root.clone(), *bounded, path.clone());
                     let read = move || read_image(&root, bounded, &wanted, limits);
                     let read = tokio::task::spawn_blocking(read).await;
                     read.unwrap_or_else(|error| Err(error.to_string())).map_err(|why| bad(&path, &why))?
                 }
                 Source::Url { url, hosts } => {
-                    let url = rendered(url, fields)?;
+                    let url = render(url, fields)?;
                     Image::at_url(&url, hosts.as_deref()).map_err(|why| bad(&url, &why))?
                 }
                 Source::Field(field) => Image::of_text(field.of(fields)?, limits)
@@ -135,10 +136,6 @@ impl Images {
         }
         Ok(images)
     }
-}
-
-fn rendered(template: &Template, fields: &Fields) -> Result<String, Reason> {
-    template.render(fields).map_err(|error| Reason::new("bad_template", json!({"error": error.message})))
 }
 
 fn bad(image: &str, why: &str) -> Reason {

@@ -3,7 +3,8 @@
 //! # What it does
 //! Renders the rubric with the row's fields, asks the teacher for a number on the scale and a reason, and
 //! puts them into two new fields: `into: grade` makes `grade` (a number) and `grade_reason` (a text). With
-//! `images:` (as in `generate`) the teacher sees what it grades.
+//! `images:` (as in `generate`) the teacher sees what it grades. `escalate:` names a better teacher for
+//! grades that do not do, as in `generate`: `{ to: strong, unless: grade < 2 }`.
 //!
 //! # When to use it
 //! To score what rules cannot: correctness, clarity, usefulness. Follow it with `keep_if: grade >= 4`, or
@@ -34,9 +35,10 @@ use serde_json::{Map, Value, json};
 use crate::call::{Draw, Stopped};
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{Form, Manner, MessageFile, PromptFile, Question, Told, check_extra, check_manner};
+use crate::ops::escalate::{EscalateFile, Ladder};
 use crate::ops::images::{ImageFile, Images, check_images};
 use crate::ops::{Asks, CallRow, Operator, Runner};
-use crate::row::{Outcome, Row, Type};
+use crate::row::{Fields, Outcome, Row, Type};
 use crate::shape::Shape;
 
 /// What the name of a grade's field ends in to name that of its reason.
@@ -75,6 +77,10 @@ pub struct Judge {
     /// Any other key of the request body, as the server knows it.
     #[serde(default)]
     pub extra: Map<String, Value>,
+    /// A better teacher, `{ to: …, unless: … }`, that is asked the same where the first one's grade does not
+    /// do; or a list of them.
+    #[serde(default)]
+    pub escalate: EscalateFile,
 }
 
 fn scale() -> [f64; 2] {
@@ -112,6 +118,24 @@ impl Judge {
     fn reason_field(&self) -> String {
         format!("{}{REASON_SUFFIX}", self.into)
     }
+
+    fn question(&self, kit: &Kit, teacher: &str) -> anyhow::Result<Question> {
+        let shape = Shape::new(&self.schema()).map_err(|message| anyhow::anyhow!(message))?;
+        Ok(Question {
+            caller: kit.caller(teacher)?,
+            prompt: self.prompt_file().build(kit)?,
+            form: Form::Json(Box::new(shape)),
+            manner: Manner {
+                temperature: Some(self.temperature.unwrap_or(0.0)),
+                max_tokens: self.max_tokens,
+                extra: self.extra.clone(),
+                repair_attempts: self.repair_attempts,
+                images: Arc::new(Images::build(&self.images, kit)?),
+                ..Manner::default()
+            },
+            draw: Draw::Request,
+        })
+    }
 }
 
 /// A whole number as an integer: `5`, not `5.0`.
@@ -140,26 +164,12 @@ impl Operator for Judge {
         }
         check.makes("into", &self.into, if self.whole { Type::Integer } else { Type::Number });
         check.makes("into", &self.reason_field(), Type::Text);
+        self.escalate.check(check, &self.teacher);
     }
 
     fn build(&self, kit: &Kit) -> anyhow::Result<Vec<Runner>> {
-        let shape = Shape::new(&self.schema()).map_err(|message| anyhow::anyhow!(message))?;
-        let temperature = self.temperature.unwrap_or(0.0);
-        let question = Question {
-            caller: kit.caller(&self.teacher)?,
-            prompt: self.prompt_file().build(kit)?,
-            form: Form::Json(Box::new(shape)),
-            manner: Manner {
-                temperature: Some(temperature),
-                max_tokens: self.max_tokens,
-                extra: self.extra.clone(),
-                repair_attempts: self.repair_attempts,
-                images: Arc::new(Images::build(&self.images, kit)?),
-                ..Manner::default()
-            },
-            draw: Draw::Request,
-        };
-        let grade = Grade { question, into: self.into.clone(), reason: self.reason_field() };
+        let ladder = self.escalate.build(kit, &self.teacher, |teacher| self.question(kit, teacher))?;
+        let grade = Grade { ladder, into: self.into.clone(), reason: self.reason_field() };
         Ok(vec![Runner::Call(Box::new(grade))])
     }
 
@@ -168,12 +178,12 @@ impl Operator for Judge {
     }
 
     fn asks(&self) -> Vec<Asks<'_>> {
-        vec![Asks::once(&self.teacher, self.max_tokens, true)]
+        self.escalate.asks(Asks::once(&self.teacher, self.max_tokens, true))
     }
 }
 
 struct Grade {
-    question: Question,
+    ladder: Ladder,
     into: String,
     reason: String,
 }
@@ -181,12 +191,12 @@ struct Grade {
 impl CallRow for Grade {
     fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
         async move {
-            match self.question.ask(&mut row, 0).await {
-                Ok(Told { value: mut answer, .. }) => {
-                    row.fields.insert(self.into.clone(), answer["grade"].take());
-                    row.fields.insert(self.reason.clone(), answer["reason"].take());
-                    Ok(Outcome::Keep(row))
-                }
+            let put = |fields: &mut Fields, Told { value: mut answer, .. }| {
+                fields.insert(self.into.clone(), answer["grade"].take());
+                fields.insert(self.reason.clone(), answer["reason"].take());
+            };
+            match self.ladder.ask(&mut row, 0, put).await {
+                Ok(()) => Ok(Outcome::Keep(row)),
                 Err(unanswered) => unanswered.outcome(row),
             }
         }

@@ -18,9 +18,9 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::kit::{Check, Kit};
+use crate::ops::ask::holds;
 use crate::ops::{MapRow, Operator, Runner};
 use crate::row::{Fields, Outcome, Reason, Row, Value};
 use crate::template::Expression;
@@ -44,16 +44,13 @@ struct Keep(Expression);
 
 impl MapRow for Keep {
     fn map(&self, row: Row) -> Outcome {
-        match self.0.holds(&row.fields) {
+        match holds(&self.0, &row.fields) {
             Ok(true) => Outcome::Keep(row),
             Ok(false) => {
                 let evidence = seen(&self.0, &row.fields);
                 Outcome::Reject(row, Reason::new("keep_if", evidence))
             }
-            Err(error) => {
-                let evidence = json!({"expression": self.0.source(), "error": error.message});
-                Outcome::Reject(row, Reason::new("bad_expression", evidence))
-            }
+            Err(reason) => Outcome::Reject(row, reason),
         }
     }
 }
@@ -67,6 +64,8 @@ fn seen(expression: &Expression, fields: &Fields) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
     use crate::row::RowId;
     use crate::template::Templates;
 

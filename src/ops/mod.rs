@@ -16,10 +16,12 @@ use crate::row::{Outcome, Reason, Row, RowId};
 pub mod ask;
 mod chunk;
 mod command;
+mod converse;
 mod dedup_exact;
 mod dedup_near;
 mod draw;
 mod embed;
+mod escalate;
 mod explode;
 mod fields;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod keep_if;
 mod limit;
 mod parse;
 mod quality;
+mod refine;
 mod row_ids;
 mod sample;
 mod set;
@@ -39,6 +42,7 @@ mod tools;
 
 pub use chunk::Chunk;
 pub use command::{Command, serve_watch};
+pub use converse::Converse;
 pub use dedup_exact::DedupExact;
 pub use dedup_near::DedupNear;
 pub use draw::{Draw, load_axes};
@@ -51,6 +55,7 @@ pub use keep_if::KeepIf;
 pub use limit::Limit;
 pub use parse::Parse;
 pub use quality::Quality;
+pub use refine::Refine;
 pub use sample::Sample;
 pub use set::Set;
 
@@ -95,7 +100,7 @@ pub trait Operator {
 }
 
 /// How an operator asks one of its teachers; for checks and plans.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Asks<'a> {
     pub teacher: &'a str,
     /// The part of the operator's config that says how; empty when it is the config itself.
@@ -179,6 +184,8 @@ pub enum Decision {
 pub enum Op {
     Generate(Generate),
     Judge(Judge),
+    Converse(Converse),
+    Refine(Refine),
     Embed(Embed),
     KeepIf(KeepIf),
     Set(Set),
@@ -200,6 +207,8 @@ impl Op {
         match self {
             Op::Generate(op) => op,
             Op::Judge(op) => op,
+            Op::Converse(op) => op,
+            Op::Refine(op) => op,
             Op::Embed(op) => op,
             Op::KeepIf(op) => op,
             Op::Set(op) => op,
@@ -222,6 +231,8 @@ impl Op {
         match self {
             Op::Generate(_) => "generate",
             Op::Judge(_) => "judge",
+            Op::Converse(_) => "converse",
+            Op::Refine(_) => "refine",
             Op::Embed(_) => "embed",
             Op::KeepIf(_) => "keep_if",
             Op::Set(_) => "set",
@@ -244,6 +255,8 @@ impl Op {
 pub const OPERATORS: &[(&str, &str)] = &[
     ("generate", include_str!("generate.rs")),
     ("judge", include_str!("judge.rs")),
+    ("converse", include_str!("converse.rs")),
+    ("refine", include_str!("refine.rs")),
     ("embed", include_str!("embed.rs")),
     ("keep_if", include_str!("keep_if.rs")),
     ("set", include_str!("set.rs")),
@@ -274,6 +287,10 @@ pub struct StepFile {
     pub generate: Option<Generate>,
     /// Have a teacher grade each row.
     pub judge: Option<Judge>,
+    /// Have two teachers talk to each other.
+    pub converse: Option<Converse>,
+    /// Have a text criticised and rewritten until it is good enough.
+    pub refine: Option<Refine>,
     /// Have a teacher turn a text into a vector.
     pub embed: Option<Embed>,
     /// Keep rows for which an expression holds.
@@ -311,6 +328,8 @@ impl StepFile {
         let ops = [
             step.generate.map(Op::Generate),
             step.judge.map(Op::Judge),
+            step.converse.map(Op::Converse),
+            step.refine.map(Op::Refine),
             step.embed.map(Op::Embed),
             step.keep_if.map(Op::KeepIf),
             step.set.map(Op::Set),

@@ -129,7 +129,7 @@ impl Notes {
             let mut above = path.clone();
             above.0.pop();
             let problem = match kind {
-                Kind::UnknownChoice { choice: key, known } => {
+                Kind::UnknownChoice { choice: key, known } | Kind::UnknownKey { key, known } => {
                     worded(&Kind::UnknownKey { key, known }, node, &above)
                 }
                 kind => worded(&kind, node, &path),

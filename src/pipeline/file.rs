@@ -248,7 +248,8 @@ pub struct TestFile {
     pub name: String,
     /// The rows to run instead of the source's.
     pub rows: Vec<Map<String, Value>>,
-    /// By step name: one reply for every call, or a list of replies in call order. A text is the answer
+    /// By step name: one reply for every call, or a list of replies in call order, whichever of a step's
+    /// teachers is asked (`converse`: user, assistant, user…; `refine`: critique, rewrite, critique…). A text is the answer
     /// itself, an object is answered as JSON; `{ $cut: text }` is an answer cut at its length,
     /// `{ $refuse: text }` a refusal, `{ $fail: text }` a server error, `{ $tools: [{ name, arguments }] }`
     /// calls of tools, with a `$text` beside them if there is one; `{ $answers: [...] }` are the answers of one

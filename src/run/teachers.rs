@@ -167,6 +167,8 @@ fn connect(
 /// Teachers that answer from a script (by step name), for tests and plans: no connection is opened, no
 /// server started, no limit kept, and what fails once has failed.
 pub fn offline(pipeline: &Pipeline, replies: &IndexMap<String, Value>) -> Started {
+    // One script for all: a step's replies come in call order, whichever teacher is asked.
+    let script = Arc::new(Script::new(replies));
     let teachers = pipeline.file.teachers.iter().map(|(name, teacher)| {
         let spoken = match (teacher.api(), &teacher.recorded) {
             (Some((format, api)), _) => (format, api.clone()),
@@ -175,7 +177,7 @@ pub fn offline(pipeline: &Pipeline, replies: &IndexMap<String, Value>) -> Starte
         };
         let limits = LimitsFile { in_flight: Some(1), ..LimitsFile::default() };
         let teacher = TeacherFile { attempts: 1, limits, ..teacher.clone() };
-        let wire = Wire::Scripted(Script::new(replies));
+        let wire = Wire::Scripted(Arc::clone(&script));
         (name.clone(), Arc::new(assemble(name, &teacher, spoken, wire, None)))
     });
     Started::of(teachers.collect())

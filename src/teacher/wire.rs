@@ -74,7 +74,7 @@ pub enum Wire {
     /// Over HTTP, or from a cassette.
     Carried(Carrier),
     /// From the replies of a pipeline's test.
-    Scripted(Script),
+    Scripted(Arc<Script>),
     /// From a test's own hands: what comes, and after how long.
     #[cfg(test)]
     Weather(Weather),

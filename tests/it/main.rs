@@ -14,6 +14,7 @@ mod local;
 mod problems;
 mod readme;
 mod secrets;
+mod several_teachers;
 mod stops;
 mod tidy;
 mod workspace;
