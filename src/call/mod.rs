@@ -3,8 +3,7 @@
 //! Design section 4, "A call". A reply is on disk before anything uses it. Operators ask through a
 //! [`Caller`]; wire formats, limits and the database are behind it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -14,8 +13,7 @@ use crate::clock;
 use crate::problem::counted;
 use crate::row::{CallMark, Failure, Reason, Row, RowId};
 use crate::store::{
-    Amount, Charge, IfPresent, Key, NewReply, Origin, ReservationId, Saved, Spending, Spent, Store,
-    StoreError,
+    Amount, Charge, IfPresent, Key, NewReply, Origin, Reservation, ReservationId, Saved, Spending, StoreError,
 };
 use crate::teacher::gate::{Outcome as Settled, Shut, Ticket};
 use crate::teacher::retry::{self, Decision};
@@ -27,6 +25,7 @@ pub mod caps;
 mod charges;
 mod control;
 mod declined;
+mod desk;
 pub mod dry;
 #[cfg(test)]
 mod hours;
@@ -37,6 +36,8 @@ pub use budget::Budget;
 use budget::{Hold, Reached};
 use charges::Charges;
 pub use control::{Control, StopReason};
+pub use desk::Desk;
+use desk::{Flying, LowestRow};
 pub use dry::DryRun;
 pub use monitor::{CallCounts, Line, Monitor, Totals};
 
@@ -47,56 +48,6 @@ const IN_A_ROW_MAX: u32 = 20;
 /// The run ended, or the row was not needed, before the call was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
-
-/// What all calls of a run share.
-pub struct Desk {
-    pub store: Store,
-    pub budget: Budget,
-    pub control: Control,
-    pub monitor: Monitor,
-    pub pipeline: Arc<str>,
-    pub epoch: Arc<str>,
-    /// Replies of these steps saved before this time are not used: `--fresh STEP`.
-    pub fresh: HashMap<String, i64>,
-    /// Ask again what a server declined before this time: `--retry-failed`.
-    pub retry_failed: Option<i64>,
-    /// In a dry run nothing is sent: what the store cannot answer is counted here.
-    pub dry: Option<DryRun>,
-    flights: Mutex<HashMap<Key, Flying>>,
-}
-
-/// A call under way that several rows may wait for.
-#[derive(Clone)]
-struct Flying {
-    landed: watch::Receiver<()>,
-    lowest: LowestRow,
-}
-
-/// The lowest row that waits for a call: the call has its rank, whoever asked first.
-type LowestRow = Arc<watch::Sender<RowId>>;
-
-impl Desk {
-    pub fn new(store: Store, budget: Budget, control: Control, pipeline: &str, epoch: &str) -> Desk {
-        Desk {
-            store,
-            budget,
-            control,
-            monitor: Monitor::default(),
-            pipeline: pipeline.into(),
-            epoch: epoch.into(),
-            fresh: HashMap::new(),
-            retry_failed: None,
-            dry: None,
-            flights: Mutex::new(HashMap::new()),
-        }
-    }
-
-    /// What the ledger has for all runs of the epoch.
-    pub fn epoch_spent(&self) -> Result<Amount, StoreError> {
-        let sum = Charge::epoch(&self.pipeline, &self.epoch);
-        self.store.spent(&sum).map(Spent::worst)
-    }
-}
 
 /// Which draw a call belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -556,17 +507,25 @@ impl Caller {
         if !self.desk.budget.caps(self.step_index) {
             return Ok(None);
         }
-        let hold = match self.room(call).await? {
-            Ok(hold) => hold,
-            Err(reached) => {
-                self.desk.control.stop(StopReason::Budget(reached));
-                return Err(NoAnswer::Stopped);
+        let Desk { budget, store, control, .. } = &*self.desk;
+        loop {
+            let hold = match self.room(call).await? {
+                Ok(hold) => hold,
+                Err(reached) => {
+                    control.stop(StopReason::Budget(reached));
+                    return Err(NoAnswer::Stopped);
+                }
+            };
+            let charge = self.charges.on(hold.day);
+            let reserved = store.reserve(&charge, call.worst, budget.per_day()).await;
+            match reserved.map_err(|error| self.stopped_by(&error))? {
+                Reservation::Open(id) => return Ok(Some(Reserved { id, charge, hold })),
+                Reservation::Full(spent) => {
+                    let day = hold.day;
+                    hold.settle(Amount::default());
+                    budget.seen(day, None, spent);
+                }
             }
-        };
-        let charge = self.charges.on(hold.day);
-        match self.desk.store.reserve(&charge, call.worst).await {
-            Ok(id) => Ok(Some(Reserved { id, charge, hold })),
-            Err(error) => Err(self.stopped_by(&error)),
         }
     }
 
