@@ -34,11 +34,14 @@ use crate::teacher::wire::Teacher;
 mod fixture;
 pub mod output;
 pub mod plan;
+mod sharing;
 pub mod source;
 mod sources;
 pub mod teachers;
 pub mod trace;
 pub mod trial;
+
+use sharing::Sharing;
 
 pub use output::Published;
 
@@ -97,6 +100,7 @@ pub struct Run {
     teachers: teachers::Started,
     commands: Arc<Commands>,
     folder: PathBuf,
+    sharing: tokio::sync::Mutex<Sharing>,
     _epoch_lock: EpochLock,
 }
 
@@ -178,6 +182,7 @@ impl Run {
         let after_crash = ended.next().is_some_and(|run| run.status == RunStatus::Crashed);
         let teachers = teachers::start(&pipeline, &folder, machine, after_crash).await;
         let teachers = teachers.map_err(RunError::Problems)?;
+        let sharing = Sharing::begin(&store, teachers.shared())?;
         store
             .begin_run(NewRun {
                 id: id.clone(),
@@ -206,6 +211,7 @@ impl Run {
             teachers,
             commands: Arc::new(machine.commands()),
             folder,
+            sharing: sharing.into(),
             _epoch_lock: epoch_lock,
         })
     }
@@ -257,13 +263,18 @@ impl Run {
 
     /// What goes on beside the calls: what other processes spend is followed, what dead ones left put right.
     async fn live_with_others(&self) -> Infallible {
-        tokio::join!(self.follow_day(), self.bury_the_dead()).0
+        tokio::join!(self.follow_day(), self.bury_the_dead(), self.share()).0
     }
 
     async fn follow_day(&self) -> Infallible {
         if !self.desk.budget.per_day().is_none() {
             self.desk.follow_day().await;
         }
+        std::future::pending().await
+    }
+
+    async fn share(&self) -> Infallible {
+        self.sharing.lock().await.go_on().await;
         std::future::pending().await
     }
 
@@ -327,7 +338,7 @@ impl Run {
     /// The engine's bounds: enough rows at work to keep every teacher's places filled.
     fn settings(&self) -> Settings {
         let places: usize =
-            self.teachers.by_name.values().map(|teacher| teacher.gate.snapshot().in_flight_limit).sum();
+            self.teachers.by_name.values().map(|teacher| teacher.gate.snapshot().places).sum();
         let mut settings = self.options.settings.clone();
         settings.active_max = settings.active_max.max(places + places.min(ROWS_READY_MAX));
         settings.spill_folder = Some(self.folder.clone());

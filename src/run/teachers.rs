@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use secrecy::ExposeSecret;
 
+use crate::data::hash::text_hash;
 use crate::pipeline::check::Pipeline;
 use crate::pipeline::file::{LimitsFile, TeacherFile};
 use crate::problem::{KeyPath, Place, Problem};
@@ -26,6 +28,8 @@ pub struct Started {
     pub secrets: Arc<Secrets>,
     pub by_name: Arc<IndexMap<String, Arc<Teacher>>>,
     processes: tokio::sync::Mutex<Vec<Process>>,
+    /// Whose limits each teacher uses, as one word for the server, the model and the key.
+    limits_of: Vec<(String, Gate)>,
 }
 
 impl Started {
@@ -35,7 +39,14 @@ impl Started {
             secrets: Arc::default(),
             by_name: Arc::new(teachers),
             processes: tokio::sync::Mutex::default(),
+            limits_of: Vec::new(),
         }
+    }
+
+    /// The gates that keep limits of servers, with a word that is the same in every process that has the same
+    /// teacher: its identity, URL, model and key, none of which it shows.
+    pub fn shared(&self) -> Vec<(String, Gate)> {
+        self.limits_of.clone()
     }
 
     /// Stops the servers that were started, in reverse order.
@@ -60,6 +71,7 @@ pub async fn start(
     enough_open_files(&asked)?;
     let mut teachers = IndexMap::new();
     let mut processes = Vec::new();
+    let mut limits_of = Vec::new();
     for (name, teacher) in asked {
         let under = KeyPath::parse("teachers").join(name.as_str());
         let mut serving = None;
@@ -79,10 +91,19 @@ pub async fn start(
         }
         let built = connect(name, teacher, pipeline, &secrets, serving);
         let built = built.map_err(|found| below(&under, found))?;
+        limits_of.extend(word_for_limits(teacher, &built, &secrets).map(|word| (word, built.gate.clone())));
         teachers.insert(name.clone(), Arc::new(built));
     }
     let (by_name, processes) = (Arc::new(teachers), tokio::sync::Mutex::new(processes));
-    Ok(Started { secrets, by_name, processes })
+    Ok(Started { secrets, by_name, processes, limits_of })
+}
+
+fn word_for_limits(file: &TeacherFile, teacher: &Teacher, secrets: &Secrets) -> Option<String> {
+    let (_, api) = file.api()?;
+    let key = api.key_env.as_ref().and_then(|name| secrets.get(name));
+    let key = key.map_or("", |key| key.expose_secret());
+    let parts = [teacher.identity.as_str(), teacher.endpoint(), teacher.model(), key];
+    Some(text_hash(&parts.join("\n")))
 }
 
 /// Calls that a teacher may have in flight where its file does not say.

@@ -12,6 +12,7 @@ mod faults;
 mod keys;
 mod local;
 mod problems;
+mod processes;
 mod readme;
 mod secrets;
 mod stops;
