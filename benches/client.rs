@@ -2,8 +2,8 @@
 //! calls, use of the limits, memory, an endpoint that ends.
 //!
 //! `cargo bench --bench client -- [cpu] [flight] [chain] [requests] [tokens] [learn] [drop] [queue]
-//! [hang] [memory] [crowd] [pool]`; all without arguments. Everything runs as processes of their own, and figures to
-//! compare come from one run. CPU time is
+//! [hang] [memory] [crowd] [pool] [share]`; all without arguments. Everything runs as processes of their own, and
+//! figures to compare come from one run. CPU time is
 //! user and system time of the client's process, from the kernel's accounts (10 ms grain).
 
 #![expect(clippy::print_stdout, reason = "a bench prints its figures")]
@@ -24,7 +24,7 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "bare-loop") {
         return bare_loop(&args[1], args[2].parse().unwrap(), args[3].parse().unwrap());
     }
-    let all: [(&str, fn()); 12] = [
+    let all: [(&str, fn()); 13] = [
         ("cpu", cpu),
         ("flight", flight),
         ("chain", chain),
@@ -37,6 +37,7 @@ fn main() {
         ("memory", memory),
         ("crowd", crowd),
         ("pool", pool),
+        ("share", share),
     ];
     for (name, bench) in all {
         if args.is_empty() || args.iter().any(|arg| arg == name) {
@@ -239,6 +240,45 @@ fn requests() {
     let limits = "requests_per_minute: 3000, in_flight: 256";
     Job::new(3800, &teacher("w", &fake.url, limits), &step("w", PROMPT, "text")).run();
     used(&fake, 3000.0, "ok_by_second");
+}
+
+/// Two processes with one allowance of 3,000 requests a minute: one begins alone, another joins it after 15
+/// seconds and is killed after 45.
+fn share() {
+    const PER_S: f64 = 50.0;
+    let fake =
+        Teacher::start(&["--requests-per-minute", "3000", "--latency-ms", "300", "--latency-sigma", "0.5"]);
+    let limits = "requests_per_minute: 3000, in_flight: 256";
+    let job = Job::new(2_600, &teacher("w", &fake.url, limits), &step("w", PROMPT, "text"));
+    let second = std::fs::read_to_string(job.path().join("p.yaml")).unwrap();
+    let second = second.replace("name: bench", "name: second").replace("parquet: out", "parquet: out-second");
+    std::fs::write(job.path().join("second.yaml"), second.replace("Write a", "Draw up a")).unwrap();
+    let path = job.path().to_owned();
+    let long = std::thread::spawn(move || job.run());
+    std::thread::sleep(Duration::from_secs(15));
+    let mut joins = Command::new(BINARY);
+    let joins = joins.args(["run", "second.yaml"]).current_dir(path).stderr(Stdio::null());
+    let mut joins = joins.spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(30));
+    joins.kill().unwrap();
+    joins.wait().unwrap();
+    let left_alone = by_second(&fake.stats(), "ok_by_second").len();
+    long.join().unwrap();
+    let stats = fake.stats();
+    let seconds = by_second(&stats, "ok_by_second");
+    let used = |from: usize, to: usize| {
+        let part = &seconds[from..to];
+        part.iter().sum::<f64>() / part.len() as f64 / PER_S * 100.0
+    };
+    let refused = stats["rate_limited"].as_f64().unwrap() / stats["requests"].as_f64().unwrap() * 100.0;
+    println!(
+        "of the allowance used: {:.1} % by one alone, {:.1} % by two (seconds 18 to {left_alone}), {:.1} % by the one \
+         that is left (from its third second); {refused:.2} % of {} replies were 429",
+        used(3, 14),
+        used(18, left_alone - 1),
+        used(left_alone + 2, seconds.len() - 1),
+        stats["requests"]
+    );
 }
 
 /// 600,000 tokens a minute with small and large requests mixed.

@@ -3,7 +3,8 @@
 //! Every call is reserved at its worst case before it is sent and settled after it. The sums live in
 //! the store's ledger, which never forgets; what is admitted is decided here, lowest row first: what is left
 //! near a cap belongs to the rows that a partial dataset begins with. Several sums may have caps (the epoch's,
-//! a step's, the run's, the day's): a call is reserved against all that it adds to, or against none.
+//! a step's, the run's, the day's): a call is reserved against all that it adds to, or against none. The day's is
+//! other processes', too: the ledger has the last word on it, and is looked at again and again.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use tokio::sync::{Notify, watch};
 use crate::call::caps::AtCap;
 use crate::clock::Wall;
 use crate::row::RowId;
-use crate::store::{Amount, Caps, Unit};
+use crate::store::{Amount, Caps, Spent, Unit};
 
 /// The longest sleep until midnight: a machine that was suspended looks at its clock again soon.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -70,12 +71,24 @@ struct State {
     resting: Option<String>,
     waiting: BTreeSet<Rank>,
     last_id: u64,
+    /// Reservations and settlements so far.
+    changes: u64,
+    /// With as many of them, and nothing reserved, the ledger was last read: then the day is known exactly.
+    known_at: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Sum {
     settled: Amount,
     reserved: Amount,
+    /// What other processes have reserved of the day.
+    elsewhere: Amount,
+}
+
+impl Sum {
+    fn worst(self) -> Amount {
+        self.settled.plus(self.reserved).plus(self.elsewhere)
+    }
 }
 
 /// Lowest row first, then later step, then first come.
@@ -217,11 +230,14 @@ impl Budget {
         let rows_below = lowest.map_or(0, |lowest| rank.row.ordinal.saturating_sub(lowest.ordinal));
         let mut room = true;
         for index in self.concerned(step) {
-            let (limit, Sum { settled, reserved }) = (&self.limits[index], state.sums[index]);
-            let before = settled.plus(reserved);
+            let (limit, sum) = (&self.limits[index], state.sums[index]);
+            let before = sum.worst();
             if let Some(unit) = limit.caps.passed_by(before.plus(worst)) {
                 room = false;
-                if first && reserved.calls == 0 {
+                // What others have reserved may still be settled for less.
+                let for_good = limit.caps.passed_by(sum.settled.plus(worst)).is_some();
+                let is_known = limit.of != Of::Day || state.known_at == Some(state.changes);
+                if first && sum.reserved.calls == 0 && for_good && is_known {
                     let reached = limit.reached(unit, before, worst);
                     if !self.waits_for_next_day(limit, worst) {
                         return Look::Never(reached);
@@ -230,7 +246,7 @@ impl Budget {
                 }
             } else {
                 // Each row below may need a call more, of the size that calls had so far.
-                let below = settled.mean().unwrap_or(worst).times(rows_below);
+                let below = sum.settled.mean().unwrap_or(worst).times(rows_below);
                 room &= limit.caps.passed_by(before.plus(below).plus(worst)).is_none();
             }
         }
@@ -242,6 +258,7 @@ impl Budget {
             sum.reserved = sum.reserved.plus(worst);
         }
         state.resting = None;
+        state.changes += 1;
         Look::Reserved(state.day)
     }
 
@@ -279,8 +296,43 @@ impl Budget {
             sum.reserved = sum.reserved.minus(hold.worst);
             sum.settled = sum.settled.plus(hold.actual);
         }
+        state.changes += 1;
         drop(state);
         self.moved.notify_waiters();
+    }
+
+    /// The caps of the day, which all processes of the workspace spend from.
+    pub fn per_day(&self) -> Caps {
+        let day = self.limits.iter().find(|limit| limit.of == Of::Day);
+        day.map_or(Caps::default(), |limit| limit.caps)
+    }
+
+    /// The day, and how much has changed so far: asked before the ledger is read for [`Budget::seen`].
+    pub fn about_to_look(&self) -> (i64, u64) {
+        let mut state = self.lock();
+        self.roll(&mut state);
+        (state.day, state.changes)
+    }
+
+    /// Takes over what the ledger says of a day: what all processes have settled, what others have reserved.
+    /// Calls that are being settled now may count twice until the next time; the ledger is the wall.
+    pub fn seen(&self, day: i64, changes: Option<u64>, spent: Spent) {
+        let mut state = self.lock();
+        self.roll(&mut state);
+        let Some(index) = self.limits.iter().position(|limit| limit.of == Of::Day) else { return };
+        if day != state.day {
+            return;
+        }
+        let before = (state.sums[index], state.known_at);
+        let sum = &mut state.sums[index];
+        (sum.settled, sum.elsewhere) = (spent.settled, spent.elsewhere);
+        let exact = sum.reserved.calls == 0 && changes == Some(state.changes);
+        state.known_at = exact.then_some(state.changes);
+        let moved = before != (state.sums[index], state.known_at);
+        drop(state);
+        if moved {
+            self.moved.notify_waiters();
+        }
     }
 
     /// Why the run waits for the next day, if it does.
@@ -292,7 +344,7 @@ impl Budget {
     pub fn limits(&self) -> Vec<Limit> {
         let mut state = self.lock();
         self.roll(&mut state);
-        let spent = |sum: &Sum| sum.settled.plus(sum.reserved);
+        let spent = |sum: &Sum| sum.worst();
         let limits = self.limits.iter().zip(&state.sums);
         limits.map(|(limit, sum)| Limit { spent: spent(sum), ..limit.clone() }).collect()
     }
@@ -445,12 +497,28 @@ mod tests {
         assert_eq!(budget.limits()[0].spent.tokens, 1 + 10 + 10);
     }
 
+    /// Looks at a ledger in which there is nobody else, again and again.
+    async fn look(budget: &Budget) {
+        loop {
+            let (day, changes) = budget.about_to_look();
+            let of_day = budget.limits().into_iter().find(|limit| limit.of == Of::Day);
+            let settled = of_day.map_or(Amount::default(), |limit| limit.spent);
+            budget.seen(day, Some(changes), Spent { settled, ..Spent::default() });
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     /// Calls of 10 tokens by a step until one is refused; how many went, and what was said.
     async fn check(budget: &Budget, step: usize, expected: usize, said: &str, remedy: &str) {
         let (lowest, _) = watch::channel(None);
         let mut went = 0;
         let reached = loop {
-            match budget.reserve(RowId::root(0), step, call(10), lowest.subscribe()).await {
+            let asked = budget.reserve(RowId::root(0), step, call(10), lowest.subscribe());
+            let answer = tokio::select! {
+                answer = asked => answer,
+                () = look(budget) => unreachable!(),
+            };
+            match answer {
                 Ok(hold) => hold.settle(call(10)),
                 Err(reached) => break reached,
             }
@@ -461,7 +529,7 @@ mod tests {
         assert_eq!(reached.remedy, remedy);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn every_limit_that_a_call_adds_to_must_have_room() {
         let limits = vec![
             limit(Of::Epoch, 100, 0),
@@ -503,7 +571,9 @@ mod tests {
         assert!(futures_util::poll!(&mut waiting).is_pending() && budget.resting().is_none());
         // With nothing under way it is the day that it waits for.
         over_midnight.settle(call(4));
-        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(futures_util::poll!(&mut waiting).is_pending() && budget.resting().is_none());
+        let looked = tokio::time::timeout(Duration::from_millis(1), look(&budget)).await;
+        assert!(looked.is_err() && futures_util::poll!(&mut waiting).is_pending());
         assert!(budget.resting().unwrap().contains("24 are spent today"));
         let begun_today = {
             now.fetch_add(90_000, Ordering::Relaxed);
@@ -516,7 +586,34 @@ mod tests {
         begun_today.settle(call(9));
         assert_eq!(budget.limits()[0].spent.tokens, 0);
         // No day has room for this one.
-        assert_eq!(ask(26).await.err().unwrap().remedy, "raise `budget.per_day.tokens` and run again");
+        let too_much = tokio::select! {
+            too_much = ask(26) => too_much,
+            () = look(&budget) => unreachable!(),
+        };
+        assert_eq!(too_much.err().unwrap().remedy, "raise `budget.per_day.tokens` and run again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_have_reserved_is_waited_for() {
+        let budget = Budget::new(vec![limit(Of::Day, 100, 0)], AtCap::Stop, Wall::default());
+        let (lowest, _) = watch::channel(None);
+        let ask = |tokens| Box::pin(budget.reserve(RowId::root(0), 0, call(tokens), lowest.subscribe()));
+        let see = |settled, elsewhere| {
+            let (day, changes) = budget.about_to_look();
+            let (settled, elsewhere) = (call(settled), call(elsewhere));
+            budget.seen(day, Some(changes), Spent { settled, reserved: elsewhere, elsewhere });
+        };
+        see(20, 75);
+        let mut waiting = ask(10);
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        see(30, 60);
+        waiting.await.unwrap().settle(call(10));
+        let mut waiting = ask(10);
+        see(92, 5);
+        assert_eq!(
+            waiting.as_mut().await.err().unwrap().sentence.split(',').next(),
+            Some("the budget of 100 tokens per day is reached: 97 are spent today (UTC)")
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! its midnight. Nobody is stuck, and everything that was set aside comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,12 +11,11 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::*;
-use std::sync::Mutex;
 use crate::call::budget::{Limit, Of};
 use crate::call::caps::AtCap;
 use crate::clock::{DAY_MS, Wall};
 use crate::row::Fields;
-use crate::store::{Access, Caps};
+use crate::store::{Access, Caps, Store};
 use crate::teacher::api::Api;
 use crate::teacher::format::ApiFormat;
 use crate::teacher::gate::{Gate, Limits};
@@ -133,12 +133,18 @@ async fn ten_hours_leave_nobody_waiting_and_nothing_set_aside() {
     let (mut open, mut calls) = (Open(BTreeSet::new()), FuturesUnordered::new());
     let (mut rows, mut answered, mut failed, mut rested) = (0, 0_u64, 0_u64, Duration::ZERO);
     let mut last = Duration::ZERO;
+    let follow = desk.follow_day();
+    tokio::pin!(follow);
     while start.elapsed() < 10 * HOUR || !calls.is_empty() {
         while calls.len() < AT_ONCE && start.elapsed() < 10 * HOUR {
             calls.push(ask(open.enter(&desk.control, rows)));
             rows += 1;
         }
-        let Some((row, is_answered)) = calls.next().await else { break };
+        let next = tokio::select! {
+            next = calls.next() => next,
+            () = &mut follow => unreachable!("a store that can be read"),
+        };
+        let Some((row, is_answered)) = next else { break };
         open.leave(&desk.control, &row);
         *if is_answered { &mut answered } else { &mut failed } += 1;
         rested = rested.max(start.elapsed() - last);

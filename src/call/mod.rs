@@ -3,15 +3,16 @@
 //! Design section 4, "A call". A reply is on disk before anything uses it. Operators ask through a
 //! [`Caller`]; wire formats, limits and the database are behind it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
 
 use crate::clock;
 use crate::problem::counted;
 use crate::row::{CallMark, Failure, Reason, Row, RowId};
 use crate::store::{
-    Amount, Charge, IfPresent, Key, NewReply, Origin, ReservationId, Saved, Spending, Spent, Store,
-    StoreError,
+    Amount, Charge, IfPresent, Key, NewReply, Origin, Reservation, ReservationId, Saved, Spending, StoreError,
 };
 use crate::teacher::cache::CachePoint;
 use crate::teacher::gate::{Shut, Ticket};
@@ -19,14 +20,13 @@ use crate::teacher::prefix::Ahead;
 use crate::teacher::retry::{Decision, Tries};
 use crate::teacher::wire::{AskedBy, Teacher};
 use crate::teacher::{Answer, Fault, Finish, Reply, Request, Usage};
-use bytes::Bytes;
-use serde_json::{Value, json};
 
 pub mod budget;
 pub mod caps;
 mod charges;
 mod control;
 mod declined;
+mod desk;
 pub mod dry;
 mod flight;
 #[cfg(test)]
@@ -34,12 +34,13 @@ mod hours;
 pub mod key;
 pub mod monitor;
 
-use flight::{Flight, Flights, LowestRow};
+use flight::{Flight, LowestRow};
 
 pub use budget::Budget;
 use budget::{Hold, Reached};
 use charges::Charges;
 pub use control::{Control, StopReason};
+pub use desk::Desk;
 pub use dry::DryRun;
 pub use monitor::{CallCounts, Line, Monitor, Totals};
 
@@ -50,46 +51,6 @@ const IN_A_ROW_MAX: u32 = 20;
 /// The run ended, or the row was not needed, before the call was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
-
-/// What all calls of a run share.
-pub struct Desk {
-    pub store: Store,
-    pub budget: Budget,
-    pub control: Control,
-    pub monitor: Monitor,
-    pub pipeline: Arc<str>,
-    pub epoch: Arc<str>,
-    /// Replies of these steps saved before this time are not used: `--fresh STEP`.
-    pub fresh: HashMap<String, i64>,
-    /// Ask again what a server declined before this time: `--retry-failed`.
-    pub retry_failed: Option<i64>,
-    /// In a dry run nothing is sent: what the store cannot answer is counted here.
-    pub dry: Option<DryRun>,
-    flights: Flights,
-}
-
-impl Desk {
-    pub fn new(store: Store, budget: Budget, control: Control, pipeline: &str, epoch: &str) -> Desk {
-        Desk {
-            store,
-            budget,
-            control,
-            monitor: Monitor::default(),
-            pipeline: pipeline.into(),
-            epoch: epoch.into(),
-            fresh: HashMap::new(),
-            retry_failed: None,
-            dry: None,
-            flights: Flights::default(),
-        }
-    }
-
-    /// What the ledger has for all runs of the epoch.
-    pub fn epoch_spent(&self) -> Result<Amount, StoreError> {
-        let sum = Charge::epoch(&self.pipeline, &self.epoch);
-        self.store.spent(&sum).map(Spent::worst)
-    }
-}
 
 /// Which draw a call belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -533,17 +494,25 @@ impl Caller {
         if !self.desk.budget.caps(self.step_index) {
             return Ok(None);
         }
-        let hold = match self.room(call).await? {
-            Ok(hold) => hold,
-            Err(reached) => {
-                self.desk.control.stop(StopReason::Budget(reached));
-                return Err(NoAnswer::Stopped);
+        let Desk { budget, store, control, .. } = &*self.desk;
+        loop {
+            let hold = match self.room(call).await? {
+                Ok(hold) => hold,
+                Err(reached) => {
+                    control.stop(StopReason::Budget(reached));
+                    return Err(NoAnswer::Stopped);
+                }
+            };
+            let charge = self.charges.on(hold.day);
+            let reserved = store.reserve(&charge, call.worst, budget.per_day()).await;
+            match reserved.map_err(|error| self.stopped_by(&error))? {
+                Reservation::Open(id) => return Ok(Some(Reserved { id, charge, hold })),
+                Reservation::Full(spent) => {
+                    let day = hold.day;
+                    hold.settle(Amount::default());
+                    budget.seen(day, None, spent);
+                }
             }
-        };
-        let charge = self.charges.on(hold.day);
-        match self.desk.store.reserve(&charge, call.worst).await {
-            Ok(id) => Ok(Some(Reserved { id, charge, hold })),
-            Err(error) => Err(self.stopped_by(&error)),
         }
     }
 

@@ -100,7 +100,7 @@ pub fn main(args: &Args) -> Exit {
         return fail(format_args!("there is no store in {}\nhint: {hint}", workspace.display()));
     }
     let access = match &args.command {
-        Command::Prune(prune) if prune.yes => Access::Write,
+        Command::Prune(prune) if prune.yes => Access::Alone,
         _ => Access::Read,
     };
     let done = Store::open(&workspace, access).and_then(|store| match &args.command {

@@ -4,10 +4,12 @@
 //! and publishes it in one step. The command line and the scheduler start runs here and nowhere else.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde_json::json;
@@ -24,7 +26,7 @@ use crate::kit::{Commands, Kit};
 use crate::pipeline::budget::budgets;
 use crate::pipeline::check::Pipeline;
 use crate::problem::{Place, Problem};
-use crate::store::{Charge, NewRun, Run as StoredRun, RunStatus, Store, StoreError};
+use crate::store::{Charge, EpochLock, NewRun, Run as StoredRun, RunStatus, Store, StoreError};
 use crate::teacher::pool::Account;
 use crate::teacher::process::MINIMAL_ENV;
 use crate::teacher::wire::Teacher;
@@ -33,11 +35,14 @@ use crate::teacher::wire::Teacher;
 mod fixture;
 pub mod output;
 pub mod plan;
+mod sharing;
 pub mod source;
 mod sources;
 pub mod teachers;
 pub mod trace;
 pub mod trial;
+
+use sharing::Sharing;
 
 pub use output::Published;
 
@@ -96,6 +101,8 @@ pub struct Run {
     teachers: teachers::Started,
     commands: Arc<Commands>,
     folder: PathBuf,
+    sharing: tokio::sync::Mutex<Sharing>,
+    _epoch_lock: EpochLock,
 }
 
 /// How a run went.
@@ -158,10 +165,8 @@ impl Run {
         machine: &Machine,
     ) -> Result<Run, RunError> {
         let started = clock::unix_ms();
-        let id = run_id(&pipeline.file.name, started);
-        let folder = run_folder(workspace, &id);
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| RunError::Io(format!("cannot make `{}`: {error}", folder.display())))?;
+        let epoch_lock = store.lock_epoch(&pipeline.file.name, &options.epoch)?;
+        let (id, folder) = make_run_folder(workspace, &pipeline.file.name, started)?;
         let control = Control::default();
         let wall = Wall::default();
         let limits = limits(&pipeline, &store, &options.epoch, wall.day())?;
@@ -175,9 +180,12 @@ impl Run {
         let mut warnings = sources::changes(&sources, &store, workspace, &pipeline, &options.epoch)?;
         warnings.extend(goes_on_fresh(&options, &desk.fresh));
         sources::keep(&sources, &folder)?;
-        let after_crash = store.runs(None, 1)?.iter().any(|run| run.status == RunStatus::Crashed);
+        let mut ended =
+            store.runs(None, RUNS_MAX)?.into_iter().filter(|run| run.status != RunStatus::Running);
+        let after_crash = ended.next().is_some_and(|run| run.status == RunStatus::Crashed);
         let teachers = teachers::start(&pipeline, &folder, machine, after_crash).await;
         let teachers = teachers.map_err(RunError::Problems)?;
+        let sharing = Sharing::begin(&store, teachers.shared())?;
         store
             .begin_run(NewRun {
                 id: id.clone(),
@@ -206,6 +214,8 @@ impl Run {
             teachers,
             commands: Arc::new(machine.commands()),
             folder,
+            sharing: sharing.into(),
+            _epoch_lock: epoch_lock,
         })
     }
 
@@ -220,7 +230,10 @@ impl Run {
     /// Runs to the end, or until it is stopped; what was started is stopped in either case.
     pub async fn go(self) -> Result<Report, RunError> {
         let started_unix_ms = clock::unix_ms();
-        let ended = self.drive(started_unix_ms).await;
+        let ended = tokio::select! {
+            ended = self.drive(started_unix_ms) => ended,
+            never = self.live_with_others() => match never {},
+        };
         let ended_unix_ms = clock::unix_ms();
         let (status, summary) = match &ended {
             Ok(Driven { finish, published, .. }) => {
@@ -250,6 +263,31 @@ impl Run {
             started_unix_ms,
             ended_unix_ms,
         })
+    }
+
+    /// What goes on beside the calls: what other processes spend is followed, what dead ones left put right.
+    async fn live_with_others(&self) -> Infallible {
+        tokio::join!(self.follow_day(), self.bury_the_dead(), self.share()).0
+    }
+
+    async fn follow_day(&self) -> Infallible {
+        if !self.desk.budget.per_day().is_none() {
+            self.desk.follow_day().await;
+        }
+        std::future::pending().await
+    }
+
+    async fn share(&self) -> Infallible {
+        self.sharing.lock().await.go_on().await;
+        std::future::pending().await
+    }
+
+    async fn bury_the_dead(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(BURY_EVERY).await;
+            // An error is met by the calls, too, and told there.
+            let _ = self.store.bury_the_dead().await;
+        }
     }
 
     async fn drive(&self, started_unix_ms: i64) -> Result<Driven, RunError> {
@@ -393,6 +431,8 @@ fn build_steps(
 /// Most rows that are held ready beside those whose calls are in flight: enough to fill every place that falls
 /// free in an instant, and about 14 MiB.
 const ROWS_READY_MAX: usize = 2048;
+/// How often it is seen to what processes have left that died.
+const BURY_EVERY: Duration = Duration::from_secs(2);
 
 /// How far back the last run of an epoch is looked for.
 const RUNS_MAX: u32 = 100;
@@ -465,6 +505,22 @@ fn run_folder(workspace: &Path, id: &str) -> PathBuf {
 
 /// The folder of a preview's kept rows, in the run's folder.
 const PREVIEW: &str = "preview";
+
+/// Names a run and makes its folder. Two runs of a pipeline (of two epochs) may start in one instant.
+fn make_run_folder(workspace: &Path, pipeline: &str, started: i64) -> Result<(String, PathBuf), RunError> {
+    let wrong = |folder: &Path, error| RunError::Io(format!("cannot make `{}`: {error}", folder.display()));
+    for unix_ms in started.. {
+        let id = run_id(pipeline, unix_ms);
+        let folder = run_folder(workspace, &id);
+        let runs = folder.parent().unwrap_or(workspace);
+        std::fs::create_dir_all(runs).map_err(|error| wrong(runs, error))?;
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| (id, folder.clone())).map_err(|error| wrong(&folder, error)),
+        }
+    }
+    Err(RunError::Io("no run can be named any more".to_owned()))
+}
 
 /// Sorts by time and tells pipelines apart: `20261123T211805.123Z-stories`.
 fn run_id(pipeline: &str, unix_ms: i64) -> String {

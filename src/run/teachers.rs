@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use secrecy::ExposeSecret;
 
+use crate::data::hash::text_hash;
 use crate::pipeline::check::Pipeline;
 use crate::pipeline::file::{LimitsFile, TeacherFile};
 use crate::pipeline::pool::Endpoint;
@@ -19,7 +21,7 @@ use crate::teacher::gate::{Gate, IN_FLIGHT_DEFAULT, Limits};
 use crate::teacher::process::{Launch, Process, Serving};
 use crate::teacher::scripted::Script;
 use crate::teacher::secret::Secrets;
-use crate::teacher::site::{SiteParts, Wire};
+use crate::teacher::site::{Site, SiteParts, Wire};
 use crate::teacher::wire::{Price, Teacher, TeacherParts};
 
 /// The teachers of a run and the servers that were started for them.
@@ -28,6 +30,8 @@ pub struct Started {
     pub secrets: Arc<Secrets>,
     pub by_name: Arc<IndexMap<String, Arc<Teacher>>>,
     processes: tokio::sync::Mutex<Vec<Process>>,
+    /// Whose limits each teacher uses, as one word for the server, the model and the key.
+    limits_of: Vec<(String, Gate)>,
 }
 
 impl Started {
@@ -37,7 +41,14 @@ impl Started {
             secrets: Arc::default(),
             by_name: Arc::new(teachers),
             processes: tokio::sync::Mutex::default(),
+            limits_of: Vec::new(),
         }
+    }
+
+    /// The gates that keep limits of servers, with a word that is the same in every process that has the same
+    /// teacher: its identity, URL, model and key, none of which it shows.
+    pub fn shared(&self) -> Vec<(String, Gate)> {
+        self.limits_of.clone()
     }
 
     /// Stops the servers that were started, in reverse order.
@@ -62,6 +73,7 @@ pub async fn start(
     enough_open_files(&asked)?;
     let mut teachers = IndexMap::new();
     let mut processes = Vec::new();
+    let mut limits_of = Vec::new();
     for (name, teacher) in asked {
         let under = KeyPath::parse("teachers").join(name.as_str());
         let mut serving = None;
@@ -81,10 +93,20 @@ pub async fn start(
         }
         let built = connect(name, teacher, pipeline, &secrets, serving.as_ref());
         let built = built.map_err(|found| below(&under, found))?;
+        let sites = teacher.endpoints().into_iter().zip(built.pool.sites());
+        limits_of.extend(sites.map(|(endpoint, site)| {
+            (word_for_limits(&built.identity, &endpoint.api, site, &secrets), site.gate.clone())
+        }));
         teachers.insert(name.clone(), Arc::new(built));
     }
     let (by_name, processes) = (Arc::new(teachers), tokio::sync::Mutex::new(processes));
-    Ok(Started { secrets, by_name, processes })
+    Ok(Started { secrets, by_name, processes, limits_of })
+}
+
+fn word_for_limits(identity: &str, api: &Api, site: &Site, secrets: &Secrets) -> String {
+    let key = api.key_env.as_ref().and_then(|name| secrets.get(name));
+    let key = key.map_or("", |key| key.expose_secret());
+    text_hash(&[identity, &site.url, &api.model, key].join("\n"))
 }
 
 /// Files that a run has open beside its connections: the store, parts, logs, pipes to servers.

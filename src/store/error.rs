@@ -16,6 +16,11 @@ pub enum StoreError {
     )]
     Locked { path: PathBuf, holder: String },
     #[error(
+        "epoch `{epoch}` of `{pipeline}` is being run by {holder}; wait until it ends or stop it, or draw another \
+         one with `--epoch`"
+    )]
+    EpochRuns { pipeline: String, epoch: String, holder: String },
+    #[error(
         "the store `{path}` has format {found}, and this textmill knows formats up to {known}; use the \
          newer textmill that wrote it, or move the file aside to start with an empty store"
     )]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Access, IfPresent, Key, NewReply, Origin, Store};
+use super::{
+    Access, Amount, Caps, Charge, IfPresent, Key, NewReply, Origin, Reservation, ReservationId, Store,
+};
 
 pub struct Fixture {
     pub folder: tempfile::TempDir,
@@ -63,6 +65,14 @@ pub fn reply(number: u64, text: &str) -> NewReply<'_> {
 
 pub async fn save(store: &Store, number: u64, text: &str) {
     store.save_reply(&reply(number, text), None, IfPresent::KeepFirst).await.unwrap();
+}
+
+/// A reservation that no cap holds.
+pub async fn reserved(store: &Store, charge: &Arc<Charge>, worst: Amount) -> ReservationId {
+    match store.reserve(charge, worst, Caps::default()).await.unwrap() {
+        Reservation::Open(id) => id,
+        Reservation::Full(spent) => panic!("{spent:?}"),
+    }
 }
 
 /// The body of a stored reply.

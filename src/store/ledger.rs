@@ -1,5 +1,6 @@
 //! Who has spent how much: reservations at their worst case before a call, settled after it.
-//! Whether a budget allows a call is decided elsewhere; this file only never forgets.
+//! Whether a budget allows a call is decided elsewhere, but for the sum that several processes add to: what fits
+//! in a day is seen in the transaction that reserves it. This file never forgets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -173,10 +174,12 @@ pub struct ReservationId(pub(super) i64);
 /// What a sum has come to so far, over all runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// Calls that ended, and calls of dead processes at their worst case.
+    /// Calls that ended, and calls of dead processes at their worst case; of all processes.
     pub settled: Amount,
     /// Calls under way, at their worst case.
     pub reserved: Amount,
+    /// Those of `reserved` that are other processes'.
+    pub elsewhere: Amount,
 }
 
 impl Spent {
@@ -184,6 +187,14 @@ impl Spent {
     pub fn worst(self) -> Amount {
         self.settled.plus(self.reserved)
     }
+}
+
+/// What came of wanting to reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reservation {
+    Open(ReservationId),
+    /// The day has no room for it beside what it has come to.
+    Full(Spent),
 }
 
 /// What saving a reply does to the ledger.
@@ -198,16 +209,27 @@ pub struct Spending {
 
 impl Store {
     /// Records that a call may cost up to `worst`; resolves when that is on disk, so that it still
-    /// counts should this process die during the call. It compares with no cap.
-    pub async fn reserve(&self, charge: &Arc<Charge>, worst: Amount) -> Result<ReservationId, StoreError> {
+    /// counts should this process die during the call. Of the sums only the day's is other processes', too:
+    /// that it stays within its caps can only be seen to here.
+    pub async fn reserve(
+        &self,
+        charge: &Arc<Charge>,
+        worst: Amount,
+        per_day: Caps,
+    ) -> Result<Reservation, StoreError> {
         let charge = Arc::clone(charge);
         self.write(move |desk| {
+            if !per_day.is_none()
+                && let Some(full) = full_day(desk, &charge.day, worst, per_day)?
+            {
+                return Ok(Reservation::Full(full));
+            }
             desk.last_reservation += 1;
             let id = desk.last_reservation;
             desk.connection
                 .prepare_cached(
-                    "INSERT INTO reservations (id, scope, step, day, usd_nano, tokens, calls)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    "INSERT INTO reservations (id, scope, step, day, usd_nano, tokens, calls, process)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 )?
                 .execute(params![
                     id,
@@ -216,9 +238,10 @@ impl Store {
                     &*charge.day,
                     to_db(worst.usd_nano),
                     to_db(worst.tokens),
-                    to_db(worst.calls)
+                    to_db(worst.calls),
+                    desk.process
                 ])?;
-            Ok(ReservationId(id))
+            Ok(Reservation::Open(ReservationId(id)))
         })
         .await
     }
@@ -257,21 +280,55 @@ impl Store {
 
     /// What a sum has come to, in one consistent look; zero for one never heard of.
     pub fn spent(&self, sum: &str) -> Result<Spent, StoreError> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT usd_nano, tokens, calls, 1 FROM scopes WHERE scope = ?1
-                 UNION ALL
-                 SELECT usd_nano, tokens, calls, 0 FROM reservations WHERE ?1 IN (scope, step, day)",
-            )?;
-            let mut rows = statement.query([sum])?;
-            let mut spent = Spent::default();
-            while let Some(row) = rows.next()? {
-                let part = if row.get(3)? { &mut spent.settled } else { &mut spent.reserved };
-                *part = part.plus(amount(row, 0)?);
-            }
-            Ok(spent)
-        })
+        let process = self.inner.process;
+        self.read(|connection| read_spent(connection, sum, process))
     }
+}
+
+fn read_spent(connection: &Connection, sum: &str, process: i64) -> rusqlite::Result<Spent> {
+    let mut statement = connection.prepare_cached(
+        "SELECT usd_nano, tokens, calls, NULL FROM scopes WHERE scope = ?1
+         UNION ALL
+         SELECT usd_nano, tokens, calls, process FROM reservations WHERE ?1 IN (scope, step, day)",
+    )?;
+    let mut rows = statement.query([sum])?;
+    let mut spent = Spent::default();
+    while let Some(row) = rows.next()? {
+        let part = amount(row, 0)?;
+        match row.get::<_, Option<i64>>(3)? {
+            None => spent.settled = spent.settled.plus(part),
+            Some(holder) => {
+                spent.reserved = spent.reserved.plus(part);
+                if holder != process {
+                    spent.elsewhere = spent.elsewhere.plus(part);
+                }
+            }
+        }
+    }
+    Ok(spent)
+}
+
+/// What a day has come to, when it has no room for a call. What this batch knows of it is never too little,
+/// and may be too much: calls were settled since.
+fn full_day(desk: &mut Desk, day: &Arc<str>, worst: Amount, caps: Caps) -> rusqlite::Result<Option<Spent>> {
+    let has_room = |spent: &Spent| caps.passed_by(spent.worst().plus(worst)).is_none();
+    let known = desk.day.take().filter(|(known, spent)| known == day && has_room(spent));
+    let mut spent = match known {
+        Some((_, spent)) => spent,
+        None => {
+            let mut spent = read_spent(&desk.connection, day, desk.process)?;
+            for (_, amount) in desk.spending.iter().filter(|(charge, _)| charge.day == *day) {
+                spent.settled = spent.settled.plus(*amount);
+            }
+            spent
+        }
+    };
+    let full = (!has_room(&spent)).then_some(spent);
+    if full.is_none() {
+        spent.reserved = spent.reserved.plus(worst);
+    }
+    desk.day = Some((Arc::clone(day), spent));
+    Ok(full)
 }
 
 /// Closes a reservation; whether it was open.
@@ -283,6 +340,9 @@ pub(super) fn close_reservation(connection: &Connection, id: ReservationId) -> r
 pub(super) fn add_spending(desk: &mut Desk, charge: &Arc<Charge>, actual: Amount) {
     let sum = desk.spending.entry(Arc::clone(charge)).or_default();
     *sum = sum.plus(actual);
+    if let Some((_, spent)) = desk.day.as_mut().filter(|(day, _)| *day == charge.day) {
+        spent.settled = spent.settled.plus(actual);
+    }
 }
 
 /// Writes what the batch has spent: one row per sum instead of some per reply.
@@ -300,14 +360,16 @@ pub(super) fn write_spending(desk: &mut Desk) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Counts every reservation that a dead process left open at its worst case, and closes it.
-/// Returns how many there were and their sum. Needs the lock and a running transaction.
+/// Counts every reservation that dead processes left open at its worst case, and closes it.
+/// Returns how many there were and their sum. The dead must have been taken out of the processes before.
 pub(super) fn fold_open_reservations(connection: &Connection) -> rusqlite::Result<(u64, Amount)> {
     let mut count = 0;
     let mut total = Amount::default();
     let mut by_sum: HashMap<String, Amount> = HashMap::new();
-    let mut statement =
-        connection.prepare("SELECT usd_nano, tokens, calls, scope, step, day FROM reservations")?;
+    let mut statement = connection.prepare(
+        "SELECT usd_nano, tokens, calls, scope, step, day FROM reservations
+         WHERE process NOT IN (SELECT id FROM processes)",
+    )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let worst = amount(row, 0)?;
@@ -322,7 +384,8 @@ pub(super) fn fold_open_reservations(connection: &Connection) -> rusqlite::Resul
     for (name, worst) in by_sum {
         add_to_sum(connection, &name, worst)?;
     }
-    connection.execute("DELETE FROM reservations", [])?;
+    let left_open = "DELETE FROM reservations WHERE process NOT IN (SELECT id FROM processes)";
+    connection.execute(left_open, [])?;
     Ok((count, total))
 }
 
@@ -368,7 +431,11 @@ mod tests {
     fn check(fixture: &Fixture, settled: Amount, reserved: Amount) {
         let Charge { epoch, step, day } = &*charge();
         for sum in [epoch, step, day] {
-            assert_eq!(fixture.store.spent(sum).unwrap(), Spent { settled, reserved }, "{sum}");
+            assert_eq!(
+                fixture.store.spent(sum).unwrap(),
+                Spent { settled, reserved, ..Spent::default() },
+                "{sum}"
+            );
         }
         for other in ["other@0", "exercises", &Charge::day(DAY + 1)] {
             assert_eq!(fixture.store.spent(other).unwrap(), Spent::default());
@@ -392,7 +459,7 @@ mod tests {
         let judged = Arc::new(Charge::new("exercises", "0", "judge", DAY));
         let later = Arc::new(Charge::new("exercises", "0", "draft", DAY + 1));
         for charge in [charge(), judged, Arc::clone(&later)] {
-            let id = fixture.store.reserve(&charge, WORST).await.unwrap();
+            let id = fixture::reserved(&fixture.store, &charge, WORST).await;
             fixture.store.settle(id, &charge, ACTUAL).await.unwrap();
         }
         let calls = |sum: &str| fixture.store.spent(sum).unwrap().settled.calls;
@@ -404,7 +471,7 @@ mod tests {
     #[tokio::test]
     async fn a_reply_settles_its_reservation() {
         let fixture = fixture::open();
-        let id = fixture.store.reserve(&charge(), WORST).await.unwrap();
+        let id = fixture::reserved(&fixture.store, &charge(), WORST).await;
         check(&fixture, NOTHING, WORST);
         fixture.store.save_reply(&reply(1, "a"), spending(Some(id)), IfPresent::KeepFirst).await.unwrap();
         check(&fixture, ACTUAL, NOTHING);
@@ -413,8 +480,8 @@ mod tests {
     #[tokio::test]
     async fn a_call_without_reply_is_settled_once() {
         let fixture = fixture::open();
-        let free = fixture.store.reserve(&charge(), WORST).await.unwrap();
-        let billed = fixture.store.reserve(&charge(), WORST).await.unwrap();
+        let free = fixture::reserved(&fixture.store, &charge(), WORST).await;
+        let billed = fixture::reserved(&fixture.store, &charge(), WORST).await;
         fixture.store.settle(free, &charge(), NOTHING).await.unwrap();
         fixture.store.settle(billed, &charge(), WORST).await.unwrap();
         let error = fixture.store.settle(billed, &charge(), WORST).await.unwrap_err();
@@ -436,7 +503,7 @@ mod tests {
     async fn what_a_dead_process_left_open_counts_at_its_worst() {
         let fixture = fixture::open();
         for _ in 0..3 {
-            fixture.store.reserve(&charge(), WORST).await.unwrap();
+            fixture::reserved(&fixture.store, &charge(), WORST).await;
         }
         fixture.store.save_reply(&reply(1, "a"), spending(None), IfPresent::KeepFirst).await.unwrap();
         let fixture = fixture.reopen();
@@ -455,11 +522,44 @@ mod tests {
         let fixture = fixture::open();
         let huge = Amount { usd_nano: u64::MAX, tokens: 1, calls: 1 };
         for _ in 0..2 {
-            let id = fixture.store.reserve(&charge(), huge).await.unwrap();
+            let id = fixture::reserved(&fixture.store, &charge(), huge).await;
             fixture.store.settle(id, &charge(), huge).await.unwrap();
         }
         let spent = fixture.store.spent(&charge().epoch).unwrap();
         let largest = i64::MAX.unsigned_abs();
         assert_eq!(spent.worst(), Amount { usd_nano: largest, tokens: 2, calls: 2 });
+    }
+
+    #[tokio::test]
+    async fn a_day_holds_all_processes_together() {
+        let fixture = fixture::open();
+        let other = super::super::Store::open(fixture.folder.path(), super::super::Access::Write).unwrap();
+        let caps = Caps { tokens: Some(1_000), ..Caps::default() };
+        // Twenty at once from each of two, of which ten fit.
+        let stores = [&fixture.store, &other];
+        let charge = charge();
+        let asked = (0..40).map(|index| stores[index % 2].reserve(&charge, WORST, caps));
+        let (mut open, mut full) = (Vec::new(), Vec::new());
+        for (index, asked) in futures_util::future::join_all(asked).await.into_iter().enumerate() {
+            match asked.unwrap() {
+                Reservation::Open(id) => open.push((stores[index % 2], id)),
+                Reservation::Full(spent) => full.push(spent),
+            }
+        }
+        assert_eq!((open.len(), full.len()), (10, 30));
+        assert!(full.iter().any(|spent| spent.reserved.tokens == 1_000));
+        // What is settled for less makes room for others, in the same batch.
+        let (store, id) = open.pop().unwrap();
+        let (settled, again) =
+            tokio::join!(store.settle(id, &charge, NOTHING), fixture.store.reserve(&charge, WORST, caps),);
+        settled.unwrap();
+        if let Reservation::Full(_) = again.unwrap() {
+            fixture::reserved(&fixture.store, &charge, WORST).await;
+        }
+        let again = other.reserve(&charge, WORST, caps).await.unwrap();
+        assert!(matches!(again, Reservation::Full(_)));
+        // Another day is another sum.
+        let later = Arc::new(Charge::new("exercises", "0", "draft", DAY + 1));
+        assert!(matches!(other.reserve(&later, WORST, caps).await, Ok(Reservation::Open(_))));
     }
 }

@@ -4,7 +4,7 @@
 //! It never sends a call, never decides whether a budget allows one, and never looks inside a
 //! request, a reply or a run's summary. Map: `replies` (save, find), `ledger` (reserve, settle),
 //! `runs`, `upkeep` (statistics, export, pruning); below them `writer` (group commit), `readers`,
-//! `schema` (tables and formats), `lock` (one writing process), `error` (all the words).
+//! `schema` (tables and formats), `processes` (who writes at once), `lock`, `error` (all the words).
 //!
 //! Writes are `async` and resolve when they are on disk; reads block, for microseconds by key.
 
@@ -13,6 +13,7 @@ mod error;
 mod fixture;
 mod ledger;
 mod lock;
+mod processes;
 mod readers;
 mod replies;
 mod runs;
@@ -26,16 +27,20 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 
 pub use error::StoreError;
-pub use ledger::{Amount, Caps, Charge, ReservationId, Spending, Spent, Unit};
+pub use ledger::{Amount, Caps, Charge, Reservation, ReservationId, Spending, Spent, Unit};
+pub use processes::EpochLock;
 pub use replies::{BODY_BYTES_MAX, IfPresent, NewReply, Origin, Saved, StoredReply};
 pub use runs::{NewRun, Run, RunStatus};
 pub use upkeep::{Filter, Share, Spread, StepStats, StoreStats};
 
+use crate::clock;
 use lock::Lock;
+use processes::Process;
 use readers::Readers;
 use writer::{Desk, Writer};
 
@@ -45,6 +50,12 @@ pub const FOLDER: &str = ".textmill";
 pub const RUNS: &str = "runs";
 const FILE: &str = "store.sqlite3";
 const LOCK_FILE: &str = "lock";
+/// The folder, beside the store, of what lives only as long as a process.
+const LIVE: &str = "live";
+
+/// How long opening waits for a process that has the store alone: bringing it up to date takes moments.
+const ALONE_WAIT: Duration = Duration::from_secs(5);
+const ALONE_LOOK: Duration = Duration::from_millis(20);
 
 /// A call's key: the SHA-256 of its canonical request. Shown as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,14 +93,16 @@ impl FromStr for Key {
 /// What a store is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// To write and read; one process at a time.
+    /// To write and read, beside other processes that do so.
     Write,
-    /// To read only, also while another process writes. Creates nothing: a store that is not there
+    /// To write and read while nobody else writes: for what others would be surprised by.
+    Alone,
+    /// To read only, also while other processes write. Creates nothing: a store that is not there
     /// (yet) is empty.
     Read,
 }
 
-/// What a dead process left behind, put right when the store was opened for writing.
+/// What dead processes left behind, put right when the store was opened for writing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Calls that were under way; they now count as spent at their worst case.
@@ -100,7 +113,7 @@ pub struct Recovered {
 }
 
 /// A handle on a workspace's store; clones share it. When the last one of a writing process goes,
-/// what is queued is written and the lock is let go of (this blocks for some milliseconds).
+/// what is queued is written and its locks are let go of (this blocks for some milliseconds).
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -110,6 +123,10 @@ struct Inner {
     file: Arc<PathBuf>,
     readers: Readers,
     writer: Option<Writer>,
+    /// This process' number; 0 where it only reads.
+    process: i64,
+    /// The name of its lock file, if it writes.
+    name: Option<String>,
     recovered: Recovered,
 }
 
@@ -129,27 +146,27 @@ impl fmt::Debug for Store {
 impl Store {
     /// Opens the store of a workspace folder, which must exist.
     ///
-    /// For writing it makes what is missing, takes the lock, brings an older store to the newest
-    /// format, and puts right what a dead process left ([`Store::recovered`]). Fails with
-    /// [`StoreError::Locked`] while another process writes, and with `Newer`, `NotAStore`, `Corrupt`,
+    /// For writing it makes what is missing, brings an older store to the newest format, and puts right what
+    /// dead processes left ([`Store::recovered`]). Fails with [`StoreError::Locked`] while another process
+    /// has the store alone, or when it is wanted alone and others write, and with `Newer`, `NotAStore`, `Corrupt`,
     /// `NotWritable`, `Full` or `Io` as they say. Blocks for some milliseconds.
     pub fn open(workspace: &Path, access: Access) -> Result<Store, StoreError> {
         let folder = workspace.join(FOLDER);
         let file = Arc::new(folder.join(FILE));
         was_not_emptied(&folder, &file)?;
         let readers = Readers::new(&file);
-        let (writer, recovered) = match access {
-            Access::Write => {
-                let (writer, recovered) = open_to_write(workspace, &folder, &file)?;
-                (Some(writer), recovered)
+        let (writer, process, name, recovered) = match access {
+            Access::Write | Access::Alone => {
+                let opened = open_to_write(workspace, &folder, &file, access)?;
+                (Some(opened.writer), opened.process, Some(opened.name), opened.recovered)
             }
             Access::Read => {
                 // So that a store which cannot be read is reported now and not in the middle.
                 readers.with(|_| Ok(()))?;
-                (None, Recovered::default())
+                (None, 0, None, Recovered::default())
             }
         };
-        Ok(Store { inner: Arc::new(Inner { file, readers, writer, recovered }) })
+        Ok(Store { inner: Arc::new(Inner { file, readers, writer, process, name, recovered }) })
     }
 
     /// What was put right at opening; nothing for a store opened to read.
@@ -206,16 +223,80 @@ fn was_not_emptied(folder: &Path, file: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn open_to_write(workspace: &Path, folder: &Path, file: &Path) -> Result<(Writer, Recovered), StoreError> {
+/// A store that is open for writing.
+struct Opened {
+    writer: Writer,
+    process: i64,
+    name: String,
+    recovered: Recovered,
+}
+
+/// What a writing process holds until all is written.
+#[derive(Debug)]
+struct Held {
+    _process: Process,
+    _store: Lock,
+}
+
+fn open_to_write(workspace: &Path, folder: &Path, file: &Path, access: Access) -> Result<Opened, StoreError> {
     make_folder(folder).map_err(|error| StoreError::from_io(folder, &error))?;
-    let lock = Lock::take(&folder.join(LOCK_FILE))?;
-    let mut connection = schema::open_writer(file)?;
+    let live = folder.join(LIVE);
+    fs::create_dir_all(&live).map_err(|error| StoreError::from_io(&live, &error))?;
+    let (lock, mut connection) = match access {
+        Access::Alone => alone(folder, file)?,
+        Access::Write | Access::Read => beside_others(folder, file)?,
+    };
     // A synced file is of no use while its folder's entry may still be lost.
     for folder in [folder, workspace] {
         sync_folder(folder).map_err(|error| StoreError::from_io(folder, &error))?;
     }
-    let recovered = recover(&mut connection).map_err(|error| StoreError::from_sqlite(file, &error))?;
-    Ok((Writer::start(file, Desk::new(connection), lock)?, recovered))
+    let process = Process::enter(&connection, &live, file)?;
+    let (number, name) = (process.number, process.name.clone());
+    let recovered = processes::recover(&mut connection, &live);
+    let recovered = recovered.map_err(|error| StoreError::from_sqlite(file, &error))?;
+    let held = Held { _process: process, _store: lock };
+    let writer = Writer::start(file, Desk::new(connection, number), held)?;
+    Ok(Opened { writer, process: number, name, recovered })
+}
+
+/// The store while nobody else writes, up to date.
+fn alone(folder: &Path, file: &Path) -> Result<(Lock, Connection), StoreError> {
+    let lock = Lock::alone(&folder.join(LOCK_FILE)).map_err(|error| match error {
+        StoreError::Locked { path, holder } => {
+            let living = processes::living(&folder.join(LIVE));
+            let holder = if living.is_empty() { holder } else { living.join(" and ") };
+            StoreError::Locked { path, holder }
+        }
+        other => other,
+    })?;
+    let mut connection = schema::open_writer(file)?;
+    schema::bring_up_to_date(&mut connection, file)?;
+    Ok((lock, connection))
+}
+
+/// The store beside others that write it; whoever finds it out of date brings it up to date alone.
+fn beside_others(folder: &Path, file: &Path) -> Result<(Lock, Connection), StoreError> {
+    let began = clock::now();
+    loop {
+        let entered = enter(folder, file);
+        match entered {
+            Ok(Some(opened)) => return Ok(opened),
+            Ok(None) => {}
+            Err(StoreError::Locked { .. }) if began.elapsed() < ALONE_WAIT => std::thread::sleep(ALONE_LOOK),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Nothing when the store was out of date, and is so no more.
+fn enter(folder: &Path, file: &Path) -> Result<Option<(Lock, Connection)>, StoreError> {
+    let lock = Lock::shared(&folder.join(LOCK_FILE))?;
+    let connection = schema::open_writer(file)?;
+    if schema::is_newest(&connection, file)? {
+        return Ok(Some((lock, connection)));
+    }
+    drop((connection, lock));
+    alone(folder, file).map(|_| None)
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {
@@ -235,14 +316,6 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     // The workspace `.` may be given as an empty path.
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     File::open(folder)?.sync_all()
-}
-
-fn recover(connection: &mut Connection) -> rusqlite::Result<Recovered> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let (open_reservations_found, worst_case) = ledger::fold_open_reservations(&transaction)?;
-    let crashed_runs = runs::mark_crashed(&transaction)?;
-    transaction.commit()?;
-    Ok(Recovered { open_reservations_found, worst_case, crashed_runs })
 }
 
 /// SQLite's integers are signed: what does not fit is stored as the largest.
@@ -334,15 +407,74 @@ mod tests {
     }
 
     #[test]
-    fn one_writer_at_a_time() {
-        let fixture = fixture::open();
-        let clone = fixture.store.clone();
-        let Fixture { folder, store } = fixture;
+    fn several_write_and_one_may_have_it_alone() {
+        let Fixture { folder, store } = fixture::open();
+        let beside = Store::open(folder.path(), Access::Write).unwrap();
+        let clone = store.clone();
         drop(store);
-        let error = Store::open(folder.path(), Access::Write).unwrap_err().to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
-        drop(clone);
+        let in_use = |access| Store::open(folder.path(), access).unwrap_err().to_string();
+        let process = format!("process {}, started", std::process::id());
+        let error = in_use(Access::Alone);
+        assert_eq!(error.matches(&process).count(), 2, "{error}");
+        drop((clone, beside));
+        let alone = Store::open(folder.path(), Access::Alone).unwrap();
+        let error = in_use(Access::Alone);
+        assert!(error.contains(&process), "{error}");
+        drop(alone);
         Store::open(folder.path(), Access::Write).unwrap();
+    }
+
+    #[test]
+    fn one_process_runs_an_epoch() {
+        let Fixture { folder, store } = fixture::open();
+        let other = Store::open(folder.path(), Access::Write).unwrap();
+        let lock = store.lock_epoch("p", "0").unwrap();
+        let error = other.lock_epoch("p", "0").unwrap_err().to_string();
+        let expected = format!("epoch `0` of `p` is being run by process {}, started", std::process::id());
+        assert!(error.starts_with(&expected), "{error}");
+        other.lock_epoch("p", "1").unwrap();
+        drop(lock);
+        other.lock_epoch("p", "0").unwrap();
+    }
+
+    #[test]
+    fn processes_that_start_together_share_a_new_store() {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            let opening = || Store::open(folder.path(), Access::Write).unwrap();
+            let openings: Vec<_> = (0..8).map(|_| scope.spawn(opening)).collect();
+            let stores: Vec<Store> = openings.into_iter().map(|store| store.join().unwrap()).collect();
+            let mut numbers: Vec<i64> = stores.iter().map(|store| store.inner.process).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), 8);
+        });
+    }
+
+    #[tokio::test]
+    async fn the_dead_are_put_right_and_the_living_left_alone() {
+        let Fixture { folder, store } = fixture::open();
+        let dying = Store::open(folder.path(), Access::Write).unwrap();
+        let charge = Arc::new(Charge::new("p", "0", "draft", 0));
+        let worst = Amount { usd_nano: 9, tokens: 5, calls: 1 };
+        for (store, run) in [(&store, "lives"), (&dying, "dies")] {
+            let reserved = store.reserve(&charge, worst, Caps::default()).await.unwrap();
+            assert!(matches!(reserved, Reservation::Open(_)));
+            store.begin_run(runs::tests::new_run(run, "p", 5)).await.unwrap();
+        }
+        let spent = |store: &Store| store.spent("p@0").unwrap();
+        let both = worst.plus(worst);
+        assert_eq!(spent(&store), Spent { reserved: both, elsewhere: worst, ..Spent::default() });
+        store.bury_the_dead().await.unwrap();
+        assert_eq!(spent(&store).reserved, both);
+        drop(dying);
+        store.bury_the_dead().await.unwrap();
+        assert_eq!(spent(&store), Spent { settled: worst, reserved: worst, ..Spent::default() });
+        let status = |id| store.run(id).unwrap().map(|run| run.status);
+        assert_eq!((status("lives"), status("dies")), (Some(RunStatus::Running), Some(RunStatus::Crashed)));
+        let next = Store::open(folder.path(), Access::Write).unwrap();
+        assert_eq!(next.recovered(), &Recovered::default());
+        assert_eq!(spent(&next).elsewhere, worst);
     }
 
     #[tokio::test]
@@ -373,7 +505,8 @@ mod tests {
             .map(|entry| entry.unwrap().file_name())
             .collect();
         names.sort();
-        assert_eq!(names, [".gitignore", LOCK_FILE, FILE]);
+        assert_eq!(names, [".gitignore", LIVE, LOCK_FILE, FILE]);
+        assert_eq!(fs::read_dir(folder.path().join(FOLDER).join(LIVE)).unwrap().count(), 0);
         let reader = Store::open(folder.path(), Access::Read).unwrap();
         assert_eq!(fixture::body(&reader, 1).as_deref(), Some("a"));
     }

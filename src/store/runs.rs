@@ -98,8 +98,8 @@ impl Store {
                 desk.connection
                     .prepare_cached(
                         "INSERT INTO runs (id, pipeline, epoch, started_unix_ms, status, pid, file_hash, file,
-                                           options)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING",
+                                           options, process)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
                     )?
                     .execute(params![
                         begun.id,
@@ -110,7 +110,8 @@ impl Store {
                         begun.pid,
                         begun.file_hash,
                         begun.file,
-                        begun.options
+                        begun.options,
+                        desk.process
                     ])
             })
             .await?;
@@ -169,11 +170,14 @@ impl Store {
     }
 }
 
-/// Marks the runs whose process died, and returns their ids. Needs the lock: nobody else writes, so
-/// a run that is `running` is nobody's.
+/// Marks the runs whose process died, and returns their ids. The dead must have been taken out of the
+/// processes before.
 pub(super) fn mark_crashed(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection
-        .prepare("UPDATE runs SET status = ?1 WHERE status = ?2 RETURNING id")?
+        .prepare(
+            "UPDATE runs SET status = ?1 WHERE status = ?2 AND process NOT IN (SELECT id FROM processes)
+             RETURNING id",
+        )?
         .query_map([RunStatus::Crashed, RunStatus::Running], |row| row.get(0))?
         .collect()
 }
@@ -204,13 +208,13 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<Option<Value>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::super::fixture::{self, Fixture};
     use super::*;
 
-    fn new_run(id: &str, pipeline: &str, started_unix_ms: i64) -> NewRun {
+    pub(in super::super) fn new_run(id: &str, pipeline: &str, started_unix_ms: i64) -> NewRun {
         NewRun {
             id: id.into(),
             pipeline: pipeline.into(),

@@ -2,6 +2,7 @@
 //! runs lives here.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -12,7 +13,7 @@ use super::error::StoreError;
 const APPLICATION_ID: i64 = 0x544D_494C;
 
 /// The store's history: entry `n` takes a store from format `n` to format `n + 1`. Only ever append.
-pub(super) const MIGRATIONS: &[&str] = &[FORMAT_1, CHARGES];
+pub(super) const MIGRATIONS: &[&str] = &[FORMAT_1, CHARGES, PROCESSES];
 
 /// What is looked up and counted often is kept apart from the bulky bodies, so that statistics and
 /// `plan` read about 100 bytes a reply and not its text. Money is in whole nano-dollars.
@@ -91,6 +92,18 @@ ALTER TABLE reservations ADD COLUMN step TEXT;
 ALTER TABLE reservations ADD COLUMN day TEXT;
 ";
 
+/// Several processes write at once: what each has open carries its number. Number 0 is of before, and dead.
+const PROCESSES: &str = "
+CREATE TABLE processes (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL) STRICT;
+ALTER TABLE reservations ADD COLUMN process INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN process INTEGER NOT NULL DEFAULT 0;
+";
+
+/// How long a writer waits for another process' transaction, and how often it looks: a turn takes some
+/// milliseconds, and one that takes this long hangs.
+const TURN_WAIT: Duration = Duration::from_secs(60);
+const TURN_LOOK: Duration = Duration::from_millis(2);
+
 /// Pages of the write-ahead log before it is copied back into the store: 16 MiB. Larger than
 /// SQLite's 1,000, since the index of random keys dirties the same pages again and again.
 const WAL_PAGES: u32 = 4096;
@@ -103,7 +116,7 @@ const WRITER_CACHE_KIB: u32 = 8 * 1024;
 /// Statements kept prepared per connection; there are about 30 in all.
 const STATEMENTS_MAX: usize = 64;
 
-/// Opens (or makes) the store's file for its one writer and brings it to the newest format.
+/// Opens (or makes) the store's file for a writer; see [`is_newest`] for its format.
 ///
 /// A commit is durable when it returns: WAL with `synchronous=FULL` syncs the log at each commit.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
@@ -126,8 +139,28 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
          PRAGMA cache_size=-{WRITER_CACHE_KIB}; PRAGMA journal_size_limit=67108864;"
     );
     connection.execute_batch(&settings).map_err(in_words)?;
-    migrate(&mut connection, path, MIGRATIONS)?;
+    connection.busy_handler(Some(wait_for_turn)).map_err(in_words)?;
     Ok(connection)
+}
+
+/// Waits for another process' transaction; whether to look again.
+fn wait_for_turn(looks: i32) -> bool {
+    std::thread::sleep(TURN_LOOK);
+    TURN_LOOK.saturating_mul(looks.unsigned_abs()) < TURN_WAIT
+}
+
+/// Whether a store has the newest format. Fails for one that is newer.
+pub(super) fn is_newest(connection: &Connection, path: &Path) -> Result<bool, StoreError> {
+    let (found, known) = (version(connection, path)?, format(MIGRATIONS));
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    Ok(found == known)
+}
+
+/// Brings a store to the newest format. Nobody else may have it open to write.
+pub(super) fn bring_up_to_date(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    migrate(connection, path, MIGRATIONS)
 }
 
 /// Opens an existing store for reading; `None` when it holds no tables yet.
@@ -193,11 +226,7 @@ fn open(name: &Path, flags: OpenFlags, path: &Path) -> Result<Connection, StoreE
 }
 
 /// Takes a store through the migrations it has not seen, in one transaction.
-pub(super) fn migrate(
-    connection: &mut Connection,
-    path: &Path,
-    migrations: &[&str],
-) -> Result<(), StoreError> {
+fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
     let found = version(connection, path)?;
     let known = format(migrations);
     if found > known {
@@ -302,7 +331,7 @@ mod tests {
     fn a_store_that_nothing_can_be_written_beside_is_read_if_its_log_is_empty() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a#b store.sqlite3");
-        drop(open_writer(&path).unwrap());
+        bring_up_to_date(&mut open_writer(&path).unwrap(), &path).unwrap();
         // As in a folder that is read-only, to root as well: the shared memory cannot be made.
         let beside = |end: &str| folder.path().join(format!("a#b store.sqlite3{end}"));
         std::os::unix::fs::symlink(folder.path().join("no/such"), beside("-shm")).unwrap();

@@ -1,4 +1,4 @@
-//! The one thread that writes, and group commit: everything that is queued goes into one
+//! The one thread of a process that writes, and group commit: everything that is queued goes into one
 //! transaction, one sync, and then every caller is answered. What a command does to the tables is
 //! not known here; the other files bring it as a closure.
 
@@ -12,8 +12,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::StoreError;
-use super::ledger::{self, Amount, Charge};
-use super::lock::Lock;
+use super::ledger::{self, Amount, Charge, Spent};
 use super::replies::Origin;
 
 /// Commands in one transaction at most, so that the first of them does not wait for ever.
@@ -26,6 +25,9 @@ const QUEUE_MAX: usize = 4096;
 /// and a third of the pages and syncs of groups that do not wait.
 const GROUP_WAIT: Duration = Duration::from_millis(2);
 
+/// Reservations that a process can make: 2 to this power.
+const RESERVATION_BITS: u32 = 32;
+
 /// How long closing waits for readers of other processes before it leaves the log for later.
 const CLOSE_WAIT: Duration = Duration::from_millis(200);
 
@@ -36,14 +38,19 @@ pub(super) struct Desk {
     pub origins: HashMap<Arc<Origin>, i64>,
     /// What this batch adds to sums; written once, just before the commit.
     pub spending: HashMap<Arc<Charge>, Amount>,
-    /// The last reservation's id. Opening for writing empties the table, so counting from 0 never
-    /// gives an id twice while somebody may still hold it.
+    /// What this batch found a day to have come to at most, for reservations that must fit in it.
+    pub day: Option<(Arc<str>, Spent)>,
+    /// This process' number.
+    pub process: i64,
+    /// The last reservation's id; they begin with the process' number, so that none is given twice.
     pub last_reservation: i64,
 }
 
 impl Desk {
-    pub fn new(connection: Connection) -> Desk {
-        Desk { connection, origins: HashMap::new(), spending: HashMap::new(), last_reservation: 0 }
+    pub fn new(connection: Connection, process: i64) -> Desk {
+        let (origins, spending) = (HashMap::new(), HashMap::new());
+        let last_reservation = process << RESERVATION_BITS;
+        Desk { connection, origins, spending, day: None, process, last_reservation }
     }
 
     /// All jobs in one durable transaction, or none of them.
@@ -57,6 +64,7 @@ impl Desk {
 
     fn attempt(&mut self, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
         self.execute("BEGIN IMMEDIATE")?;
+        self.day = None;
         for job in jobs {
             job.run(self)?;
         }
@@ -138,15 +146,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn start(path: &Path, desk: Desk, lock: Lock) -> Result<Writer, StoreError> {
+    pub fn start(path: &Path, desk: Desk, held: impl Send + 'static) -> Result<Writer, StoreError> {
         let (queue, commands) = mpsc::channel(QUEUE_MAX);
         let file = path.to_owned();
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
                 serve(&file, desk, commands);
-                // Only now may another process write.
-                drop(lock);
+                // Only now is this process gone for the others.
+                drop(held);
             })
             .map_err(|error| StoreError::from_io(path, &error))?;
         Ok(Writer { path: path.to_owned(), queue: Some(queue), thread: Some(thread) })
@@ -244,7 +252,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::super::fixture::{self, Fixture, key, reply};
-    use super::super::{Access, Filter, IfPresent, Key, NewReply, NewRun, Spending, Spent, Store};
+    use super::super::{Access, Filter, IfPresent, Key, NewReply, NewRun, ReservationId, Spending, Store};
     use super::*;
 
     const WORST: Amount = Amount { usd_nano: 1_000, tokens: 100, calls: 1 };
@@ -257,6 +265,10 @@ mod tests {
         Some(held)
     }
 
+    async fn open(store: &Store, charge: &Arc<Charge>) -> ReservationId {
+        fixture::reserved(store, charge, WORST).await
+    }
+
     /// Sets the largest number of pages the store may have; never below what it has.
     async fn limit_pages(store: &Store, pages: u32) {
         let limit = format!("PRAGMA max_page_count={pages}");
@@ -267,7 +279,7 @@ mod tests {
     async fn a_full_disk_answers_everybody_and_leaves_nothing_half_written() {
         let Fixture { folder: _folder, store } = fixture::open();
         let charge = Arc::new(Charge::new("exercises", "0", "draft", 0));
-        let reservation = store.reserve(&charge, WORST).await.unwrap();
+        let reservation = open(&store, &charge).await;
         limit_pages(&store, 1).await;
         // Each needs pages of its own, so none fits in what is left of the last ones.
         let body = fixture::noise(20_000);
@@ -281,10 +293,7 @@ mod tests {
             assert!(matches!(saved, Err(StoreError::Full { .. })), "{saved:?}");
         }
         assert_eq!(store.matching(&Filter::default()).unwrap().replies, 0);
-        assert_eq!(
-            store.spent(&charge.epoch).unwrap(),
-            Spent { settled: Amount::default(), reserved: WORST }
-        );
+        assert_eq!(store.spent(&charge.epoch).unwrap(), Spent { reserved: WORST, ..Spent::default() });
 
         limit_pages(&store, 10_000).await;
         fixture::save(&store, 1, "a").await;
@@ -336,7 +345,7 @@ mod tests {
             let saves = (0..20).map(|number| {
                 let (store, charge) = (&store, &charge);
                 async move {
-                    let reservation = Some(store.reserve(charge, WORST).await.unwrap());
+                    let reservation = Some(open(store, charge).await);
                     let spending = Spending { charge: Arc::clone(charge), reservation, actual: WORST };
                     let new = reply(batch * 20 + number, "durable");
                     store.save_reply(&new, Some(spending), IfPresent::KeepFirst).await.unwrap();
@@ -365,7 +374,7 @@ mod tests {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut next = || Some(lines.next()?.unwrap().parse::<Key>().unwrap());
         let mut durable: Vec<Key> = (0..REPLIES_MIN).map_while(|_| next()).collect();
-        let locked = Store::open(folder.path(), Access::Write).unwrap_err().to_string();
+        let locked = Store::open(folder.path(), Access::Alone).unwrap_err().to_string();
         child.kill().unwrap();
         child.wait().unwrap();
         durable.extend(std::iter::from_fn(next));

@@ -3,13 +3,14 @@
 //! Here are the words and the asynchronous shell. Who is next is decided in `gate/queue.rs`, whether it
 //! may go and what a reply changes in `gate/state.rs`. What is learned: of each allowance per minute in
 //! `gate/allowance.rs`, of the calls at once in `gate/learn.rs` (a server that refuses) and
-//! `gate/climb.rs` (one that queues). Nothing here sends, retries or counts
+//! `gate/climb.rs` (one that queues). How processes share what there is: `gate/share.rs`. Nothing here sends, retries or counts
 //! money.
 
 mod allowance;
 mod climb;
 mod learn;
 mod queue;
+pub mod share;
 mod state;
 
 use std::collections::HashMap;
@@ -89,8 +90,10 @@ pub enum Shut {
 pub struct Snapshot {
     pub waiting: usize,
     pub in_flight: usize,
-    /// What busy replies and a server's queue have left of the configured limit.
+    /// What busy replies and a server's queue have left of the configured limit, of this process' share.
     pub in_flight_limit: usize,
+    /// The configured limit, all processes together.
+    pub places: usize,
     pub paused_for: Duration,
     /// Requests let in so far.
     pub used_requests: u64,
@@ -199,6 +202,13 @@ impl Gate {
     pub fn close(&self) {
         self.inner.shared.lock().state.close();
         self.inner.shared.advance(false);
+    }
+
+    /// Keeps to a share of every limit, from 0 (nobody is let in) to 1: the rest is other processes'.
+    pub fn set_share(&self, share: f64) {
+        let shared = &self.inner.shared;
+        shared.lock().state.set_share(shared.now(), share);
+        shared.advance(false);
     }
 
     /// Whether the gate is shut, and why.
@@ -408,6 +418,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nearly_all_of_the_allowance_is_used_and_no_more() {
         check_minute(gate(Some(3_000), 256), Duration::from_millis(290), 2_910..=3_000).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_is_kept_to_and_more_is_taken_at_once() {
+        let gate = gate(Some(3_000), 256);
+        gate.set_share(0.0);
+        for row in 0..6_000 {
+            let gate = gate.clone();
+            tokio::spawn(async move {
+                let permit = gate.enter(ticket(row, 0)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(290)).await;
+                permit.settle(ok());
+            });
+        }
+        let used = async |seconds: u64| {
+            let before = gate.snapshot().used_requests;
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            gate.snapshot().used_requests - before
+        };
+        assert_eq!(used(60).await, 0);
+        gate.set_share(0.25);
+        assert_eq!((gate.snapshot().in_flight_limit, gate.snapshot().places), (64, 256));
+        let quarter = used(60).await;
+        assert!((720..=760).contains(&quarter), "{quarter}");
+        gate.set_share(1.0);
+        let whole = used(60).await;
+        assert!((2_910..=3_000).contains(&whole), "{whole}");
+        gate.set_share(0.0);
+        assert_eq!(used(60).await, 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -148,7 +148,7 @@ impl Teacher {
 
     /// Calls that may be under way at once.
     pub fn places(&self) -> usize {
-        self.pool.sites().iter().map(|site| site.gate.snapshot().in_flight_limit).sum()
+        self.pool.sites().iter().map(|site| site.gate.snapshot().places).sum()
     }
 
     /// The canonical body of a request: what its key and the store know.

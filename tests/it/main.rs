@@ -13,6 +13,7 @@ mod keys;
 mod local;
 mod pools;
 mod problems;
+mod processes;
 mod readme;
 mod secrets;
 mod several_teachers;

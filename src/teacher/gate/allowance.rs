@@ -59,8 +59,9 @@ const LEARN: f64 = 1.0 / 16.0;
 pub struct Allowance {
     /// `None` is no limit.
     bucket: Option<Bucket>,
-    /// Per minute; what the bucket spends.
+    /// Per minute; what the bucket spends the share of that is ours.
     rate: f64,
+    share: f64,
     configured: Option<u64>,
     told: Option<u64>,
     /// When the request was sent whose reply told it.
@@ -109,6 +110,7 @@ impl Allowance {
         Allowance {
             bucket: configured.map(|_| Bucket::per_minute(now, rate)),
             rate,
+            share: 1.0,
             configured,
             told: None,
             told_at: Duration::ZERO,
@@ -130,6 +132,15 @@ impl Allowance {
     /// What is spent per minute at most; `None` is no limit.
     pub fn per_minute(&self) -> Option<u64> {
         self.bucket.as_ref().map(|_| self.rate.round() as u64)
+    }
+
+    /// Spends a share of the rate from now on. What was granted at another share tells nothing of this one.
+    pub fn set_share(&mut self, now: Duration, share: f64) {
+        self.share = share;
+        self.forget();
+        if self.bucket.is_some() {
+            self.set_rate(now, self.rate);
+        }
     }
 
     /// What to take for a reservation: what it is expected to use.
@@ -289,7 +300,9 @@ impl Allowance {
     fn granted_per_minute(&self, now: Duration, asked: u64) -> Option<f64> {
         let since = |mark: Mark| {
             let seconds = now.saturating_sub(mark.at).as_secs_f64() + mark.burst_s;
-            (seconds > 0.0).then(|| (self.granted - mark.granted + asked as f64).max(0.0) * 60.0 / seconds)
+            let granted = (self.granted - mark.granted + asked as f64).max(0.0);
+            // The others get theirs beside it.
+            (seconds > 0.0).then(|| granted * 60.0 / seconds / self.share)
         };
         let old = self.mark.is_some_and(|mark| now.saturating_sub(mark.at) > RECENT);
         let lately = self.recent[0].and_then(since).filter(|_| old);
@@ -298,7 +311,7 @@ impl Allowance {
 
     fn set_rate(&mut self, now: Duration, per_minute: f64) {
         self.rate = per_minute.max(1.0);
-        let rate = self.rate;
+        let rate = self.rate * self.share;
         self.bucket.get_or_insert_with(|| Bucket::per_minute(now, rate)).set_rate(now, rate);
     }
 }

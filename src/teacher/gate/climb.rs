@@ -114,6 +114,13 @@ impl Climb {
         }
     }
 
+    /// The most is another now; what was found keeps its proportion.
+    pub fn resize(&mut self, max: usize) {
+        self.held = (self.held * max).div_ceil(self.max).clamp(1, max);
+        self.max = max;
+        self.give_up();
+    }
+
     /// Ends a trial that can tell nothing.
     pub fn give_up(&mut self) {
         self.trial = None;

@@ -54,6 +54,13 @@ impl Flight {
         self.successes = 0;
     }
 
+    /// The most is another now; what was learned keeps its proportion.
+    pub fn resize(&mut self, max: usize) {
+        let scaled = |number: usize| (number * max).div_ceil(self.max);
+        (self.limit, self.regain) = (scaled(self.limit).clamp(1, max), scaled(self.regain));
+        (self.max, self.successes) = (max, 0);
+    }
+
     /// After a success.
     pub fn grow(&mut self) {
         self.successes += 1;
@@ -115,6 +122,19 @@ mod tests {
         check_flight(64, 1, 1_000, 64);
         check_flight(1, 3, 10, 1);
         check_flight(0, 0, 0, 1);
+    }
+
+    #[test]
+    fn a_new_most_keeps_what_was_learned() {
+        let mut flight = Flight::new(64);
+        flight.shrink();
+        assert_eq!(flight.limit, 44);
+        flight.resize(32);
+        assert_eq!(flight.limit, 22);
+        flight.resize(1);
+        assert_eq!(flight.limit, 1);
+        flight.resize(64);
+        assert_eq!(flight.limit, 64);
     }
 
     #[test]

@@ -75,6 +75,9 @@ pub struct GateState {
     shut: Option<Shut>,
     used_requests: u64,
     used_tokens: u64,
+    /// The configured calls in flight, and the share of that and of all else which is ours.
+    places: usize,
+    share: f64,
 }
 
 impl GateState {
@@ -97,6 +100,24 @@ impl GateState {
             shut: None,
             used_requests: 0,
             used_tokens: 0,
+            places: in_flight.max(1),
+            share: 1.0,
+        }
+    }
+
+    /// Keeps to a share of every limit from now on. What was learned of the whole is kept: a rate and the calls
+    /// at once are the server's, whoever uses them.
+    pub fn set_share(&mut self, now: Duration, share: f64) {
+        let share = share.clamp(0.0, 1.0);
+        if share == self.share {
+            return;
+        }
+        self.share = share;
+        if share > 0.0 {
+            self.allowances.iter_mut().for_each(|allowance| allowance.set_share(now, share));
+            let places = ((self.places as f64 * share) as usize).max(1);
+            self.flight.resize(places);
+            self.climb.resize(places);
         }
     }
 
@@ -216,6 +237,7 @@ impl GateState {
             waiting: self.queue.len(),
             in_flight: self.flight.now,
             in_flight_limit: self.in_flight_limit(),
+            places: self.places,
             paused_for: self.paused_until.saturating_sub(now),
             used_requests: self.used_requests,
             used_tokens: self.used_tokens,
@@ -227,7 +249,7 @@ impl GateState {
     }
 
     fn in_flight_limit(&self) -> usize {
-        self.flight.limit.min(self.climb.limit())
+        if self.share > 0.0 { self.flight.limit.min(self.climb.limit()) } else { 0 }
     }
 
     fn settle_costs(&mut self, now: Duration, grant: &Grant, used: Costs) {
