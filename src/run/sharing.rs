@@ -14,13 +14,14 @@ const SHARE_EVERY: Duration = Duration::from_millis(500);
 /// The gates of a run's teachers that other processes may have, too.
 pub struct Sharing {
     store: Store,
-    gates: Vec<Shared>,
+    shared: Vec<Shared>,
 }
 
 struct Shared {
     /// The same for all who use the same limits.
     key: String,
-    gate: Gate,
+    /// Several where a file has several teachers of one server: it says itself what each of them may.
+    gates: Vec<Gate>,
     share: f64,
 }
 
@@ -30,9 +31,13 @@ type Claims = BTreeMap<String, Claim>;
 impl Sharing {
     /// Takes the first shares; until then nobody is let in.
     pub fn begin(store: &Store, gates: Vec<(String, Gate)>) -> Result<Sharing, StoreError> {
-        let gates = gates.into_iter().map(|(key, gate)| Shared { key, gate, share: 0.0 }).collect();
-        let mut sharing = Sharing { store: store.clone(), gates };
-        sharing.gates.iter().for_each(|shared| shared.gate.set_share(0.0));
+        let mut by_key: BTreeMap<String, Vec<Gate>> = BTreeMap::new();
+        for (key, gate) in gates {
+            gate.set_share(0.0);
+            by_key.entry(key).or_default().push(gate);
+        }
+        let shared = by_key.into_iter().map(|(key, gates)| Shared { key, gates, share: 0.0 }).collect();
+        let mut sharing = Sharing { store: store.clone(), shared };
         sharing.exchange()?;
         Ok(sharing)
     }
@@ -47,12 +52,12 @@ impl Sharing {
     }
 
     fn exchange(&mut self) -> Result<(), StoreError> {
-        if self.gates.is_empty() {
+        if self.shared.is_empty() {
             return Ok(());
         }
-        let Sharing { store, gates } = self;
+        let Sharing { store, shared } = self;
         store.exchange_claims(|others: Vec<Claims>| {
-            gates
+            shared
                 .iter_mut()
                 .map(|shared| {
                     let others: Vec<Claim> =
@@ -68,11 +73,13 @@ impl Sharing {
 impl Shared {
     /// Sets the share anew. What is claimed is more as long as calls in flight take more.
     fn claim(&mut self, others: &[Claim]) -> Claim {
-        let seen = self.gate.snapshot();
-        let demand = (seen.in_flight + seen.waiting) as u64;
+        let (mut demand, mut taken) = (0, 0.0_f64);
+        for seen in self.gates.iter().map(Gate::snapshot) {
+            demand += (seen.in_flight + seen.waiting) as u64;
+            taken = taken.max((seen.in_flight as f64 / seen.places.max(1) as f64).min(1.0));
+        }
         self.share = share(Claim { demand, share: self.share }, others);
-        self.gate.set_share(self.share);
-        let taken = (seen.in_flight as f64 / seen.places.max(1) as f64).min(1.0);
+        self.gates.iter().for_each(|gate| gate.set_share(self.share));
         Claim { demand, share: self.share.max(taken) }
     }
 }

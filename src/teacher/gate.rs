@@ -90,7 +90,7 @@ pub enum Shut {
 pub struct Snapshot {
     pub waiting: usize,
     pub in_flight: usize,
-    /// What busy replies and a server's queue have left of the configured limit, of this process' share.
+    /// What busy replies and a server's queue have left of the configured limit, all processes together.
     pub in_flight_limit: usize,
     /// The configured limit, all processes together.
     pub places: usize,
@@ -439,7 +439,7 @@ mod tests {
         };
         assert_eq!(used(60).await, 0);
         gate.set_share(0.25);
-        assert_eq!((gate.snapshot().in_flight_limit, gate.snapshot().places), (64, 256));
+        assert_eq!((gate.snapshot().in_flight_limit, gate.snapshot().places), (256, 256));
         let quarter = used(60).await;
         assert!((720..=760).contains(&quarter), "{quarter}");
         gate.set_share(1.0);

@@ -115,9 +115,8 @@ impl GateState {
         self.share = share;
         if share > 0.0 {
             self.allowances.iter_mut().for_each(|allowance| allowance.set_share(now, share));
-            let places = ((self.places as f64 * share) as usize).max(1);
-            self.flight.resize(places);
-            self.climb.resize(places);
+            self.flight.resize(self.places_of_ours());
+            self.climb.resize(self.places_of_ours());
         }
     }
 
@@ -236,7 +235,7 @@ impl GateState {
         Snapshot {
             waiting: self.queue.len(),
             in_flight: self.flight.now,
-            in_flight_limit: self.in_flight_limit(),
+            in_flight_limit: self.in_flight_of_all(),
             places: self.places,
             paused_for: self.paused_until.saturating_sub(now),
             used_requests: self.used_requests,
@@ -246,6 +245,17 @@ impl GateState {
             input_tokens_per_minute: self.allowances[INPUT].per_minute(),
             output_tokens_per_minute: self.allowances[OUTPUT].per_minute(),
         }
+    }
+
+    /// The configured calls in flight that are ours.
+    fn places_of_ours(&self) -> usize {
+        ((self.places as f64 * self.share) as usize).max(1)
+    }
+
+    /// What our limit makes of all processes together, who learn the same.
+    fn in_flight_of_all(&self) -> usize {
+        let (ours, most) = (self.in_flight_limit(), self.places_of_ours());
+        if self.share == 0.0 { self.places } else { (ours * self.places).div_ceil(most) }
     }
 
     fn in_flight_limit(&self) -> usize {
