@@ -2,7 +2,7 @@
 //! calls, use of the limits, memory, an endpoint that ends.
 //!
 //! `cargo bench --bench client -- [cpu] [flight] [chain] [requests] [tokens] [learn] [drop] [queue]
-//! [hang] [memory] [crowd] [pool] [share]`; all without arguments. Everything runs as processes of their own, and
+//! [hang] [memory] [crowd] [pool] [share] [night]`; all without arguments. Everything runs as processes of their own, and
 //! figures to compare come from one run. CPU time is
 //! user and system time of the client's process, from the kernel's accounts (10 ms grain).
 
@@ -24,7 +24,7 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "bare-loop") {
         return bare_loop(&args[1], args[2].parse().unwrap(), args[3].parse().unwrap());
     }
-    let all: [(&str, fn()); 13] = [
+    let all: [(&str, fn()); 14] = [
         ("cpu", cpu),
         ("flight", flight),
         ("chain", chain),
@@ -38,6 +38,7 @@ fn main() {
         ("crowd", crowd),
         ("pool", pool),
         ("share", share),
+        ("night", night),
     ];
     for (name, bench) in all {
         if args.is_empty() || args.iter().any(|arg| arg == name) {
@@ -498,6 +499,25 @@ fn pool() {
         "the other two: {before:.0} replies/s before the kill; in the seconds from it on: {:?}",
         &seconds[at..seconds.len() - 1]
     );
+}
+
+/// A night's job: rows that all wait for batches. What a waiting row leaves in memory is the peak's growth.
+fn night() {
+    let mut peaks = Vec::new();
+    for rows in [5_000, 50_000] {
+        let fake = Teacher::start(&["--reply-bytes", "400", "--batch-ms", "2000"]);
+        let batched = ", mode: batch, batch: { poll: 1s } }\n";
+        let batched = teacher("w", &fake.url, "in_flight: 64").replace(" }\n", batched);
+        let took = Job::new(rows, &batched, &step("w", PROMPT, "text")).run();
+        println!(
+            "{rows} rows: peak {} MiB, {:.1} s, {}",
+            took.rss_mib,
+            took.wall.as_secs_f64(),
+            fake.stats()["batches"]
+        );
+        peaks.push(took.rss_mib as f64);
+    }
+    println!("{:.0} bytes a waiting row", (peaks[1] - peaks[0]) * 1048576.0 / 45_000.0);
 }
 
 /// The bare loop in a process of its own.

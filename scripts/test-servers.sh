@@ -20,6 +20,7 @@ answers() { for _ in $(seq 100); do curl -s -o /dev/null "$1" && return; sleep 0
 mock() {
   local format=$1 path=$2 settings=$3 pipeline=mock.yaml
   [ "$format" = embeddings ] && pipeline=vectors.yaml
+  [ "$settings" = batches ] && pipeline=batches.yaml settings=
   shift 3
   "$llmock" serve --port "$port" --log-level warning "$@" > "$folder/server.log" 2>&1 &
   server=$!
@@ -31,7 +32,7 @@ mock() {
   (cd "$folder/run" && "$textmill" run p.yaml --json 2> stderr > accounts) || { cat "$folder/run/stderr"; exit 1; }
   python3 tests/servers/mock.py "$folder/run/accounts"
   "$llmock" report --url "http://127.0.0.1:$port" > "$folder/verdict" || { cat "$folder/verdict"; exit 1; }
-  echo "llmock: $format $settings $*: $(head -n 1 "$folder/verdict")"
+  echo "llmock: $format $pipeline $settings $*: $(head -n 1 "$folder/verdict")"
   kill $server && wait $server 2>/dev/null || true
 }
 
@@ -48,6 +49,12 @@ all ""
 all "" --error-rate 429=0.2 --error-rate 500=0.1
 all ", stream: true, idle_timeout: 5s" --stream-fault truncate=0.1 --stream-fault disconnect=0.05
 all "" --rpm 600 --tpm 60000
+
+for faults in "" "--error-rate 429=0.1 --error-rate 500=0.1"; do
+  # Word by word: they are flags.
+  mock openai /v1 batches $faults
+  mock anthropic /anthropic/v1 batches $faults
+done
 
 # The real model: three of the four APIs, with and without a schema that the server holds it to.
 model=pipelines/teachers/.venv

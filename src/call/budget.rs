@@ -52,6 +52,19 @@ pub struct Limit {
     pub of: Of,
     pub caps: Caps,
     pub spent: Amount,
+    /// What batches that earlier runs sent may come to on top.
+    pub batched: Amount,
+}
+
+/// A call in a batch, for the sums that it adds to.
+#[derive(Clone, Copy, Debug)]
+pub struct InBatch<'a> {
+    /// Whether the run's pipeline and epoch asked it, and whether the run itself did.
+    pub ours: bool,
+    pub own: bool,
+    pub step: &'a str,
+    pub worst: Amount,
+    pub day: i64,
 }
 
 /// A cap that stops a run: which, and what to do about it.
@@ -160,7 +173,7 @@ impl Drop for Hold<'_> {
 impl Budget {
     /// What the limits have spent is what the ledger says, dead processes' reservations included.
     pub fn new(limits: Vec<Limit>, at_day_cap: AtCap, wall: Wall) -> Budget {
-        let sums = limits.iter().map(|limit| Sum { settled: limit.spent, ..Sum::default() }).collect();
+        let sums = limits.iter().map(|limit| Sum { settled: limit.spent, reserved: limit.batched, ..Sum::default() }).collect();
         let state = State { sums, day: wall.day(), ..State::default() };
         Budget { limits, at_day_cap, wall, state: Mutex::new(state), moved: Notify::new() }
     }
@@ -209,6 +222,70 @@ impl Budget {
                 },
             }
         }
+    }
+
+    /// Reserves the worst cases of calls of this run that go together, by their steps and in their order, as far as
+    /// there is room; how many that are, and the day that they count on. Says which cap the first one would pass
+    /// when nothing that is under way can make room for it.
+    pub fn reserve_all<'a>(
+        &self,
+        calls: impl IntoIterator<Item = (&'a str, Amount)>,
+    ) -> Result<(usize, i64), Reached> {
+        let mut state = self.lock();
+        self.roll(&mut state);
+        let mut count = 0;
+        for (step, worst) in calls {
+            let call = InBatch { ours: true, own: true, step, worst, day: state.day };
+            if !self.has_room(&mut state, &call, count == 0)? {
+                break;
+            }
+            for (limit, sum) in self.limits.iter().zip(&mut state.sums) {
+                if call.concerns(limit) {
+                    sum.reserved = sum.reserved.plus(worst);
+                }
+            }
+            count += 1;
+        }
+        if count > 0 {
+            state.resting = None;
+            state.changes += 1;
+        }
+        Ok((count, state.day))
+    }
+
+    fn has_room(&self, state: &mut State, call: &InBatch<'_>, first: bool) -> Result<bool, Reached> {
+        for (limit, sum) in self.limits.iter().zip(&state.sums).filter(|(limit, _)| call.concerns(limit)) {
+            let before = sum.worst();
+            let Some(unit) = limit.caps.passed_by(before.plus(call.worst)) else { continue };
+            // What others have reserved may still be settled for less.
+            let for_good = limit.caps.passed_by(sum.settled.plus(call.worst)).is_some();
+            let is_known = limit.of != Of::Day || state.known_at == Some(state.changes);
+            if first && sum.reserved.calls == 0 && for_good && is_known {
+                let reached = limit.reached(unit, before, call.worst);
+                if !self.waits_for_next_day(limit, call.worst) {
+                    return Err(reached);
+                }
+                state.resting = Some(reached.sentence);
+            }
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Replaces the worst case of a call in a batch by what it came to.
+    pub fn settle_batched(&self, call: &InBatch<'_>, actual: Amount) {
+        let mut state = self.lock();
+        self.roll(&mut state);
+        let today = state.day;
+        for (limit, sum) in self.limits.iter().zip(&mut state.sums) {
+            if call.concerns(limit) && (limit.of != Of::Day || call.day == today) {
+                sum.reserved = sum.reserved.minus(call.worst);
+                sum.settled = sum.settled.plus(actual);
+            }
+        }
+        state.changes += 1;
+        drop(state);
+        self.moved.notify_waiters();
     }
 
     fn wait(&self, row: RowId, step: usize) -> Place<'_> {
@@ -346,11 +423,27 @@ impl Budget {
         self.roll(&mut state);
         let spent = |sum: &Sum| sum.worst();
         let limits = self.limits.iter().zip(&state.sums);
-        limits.map(|(limit, sum)| Limit { spent: spent(sum), ..limit.clone() }).collect()
+        let now = |(limit, sum): (&Limit, &Sum)| Limit {
+            spent: spent(sum),
+            batched: Amount::default(),
+            ..limit.clone()
+        };
+        limits.map(now).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InBatch<'_> {
+    fn concerns(&self, limit: &Limit) -> bool {
+        match &limit.of {
+            Of::Epoch => self.ours,
+            Of::Step { name, .. } => self.ours && **name == *self.step,
+            Of::Run => self.own,
+            Of::Day => true,
+        }
     }
 }
 
@@ -420,7 +513,8 @@ mod tests {
 
     fn limit(of: Of, tokens: u64, spent: u64) -> Limit {
         let caps = Caps { tokens: Some(tokens), ..Caps::default() };
-        Limit { of, caps, spent: Amount { tokens: spent, ..Amount::default() } }
+        let spent = Amount { tokens: spent, ..Amount::default() };
+        Limit { of, caps, spent, batched: Amount::default() }
     }
 
     fn step(index: usize) -> Of {
@@ -429,6 +523,35 @@ mod tests {
 
     fn of_epoch(tokens: u64, spent: u64) -> Budget {
         Budget::new(vec![limit(Of::Epoch, tokens, spent)], AtCap::Stop, Wall::default())
+    }
+
+    #[test]
+    fn calls_that_go_together_take_the_room_there_is_in_every_sum() {
+        let limits = vec![
+            Limit { batched: call(20), ..limit(Of::Epoch, 100, 30) },
+            limit(step(0), 60, 0),
+            limit(Of::Run, 1000, 0),
+        ];
+        let budget = Budget::new(limits, AtCap::Stop, Wall::default());
+        let reserve = |calls: &[(&'static str, u64)]| {
+            let calls = calls.iter().map(|(step, tokens)| (*step, call(*tokens)));
+            budget.reserve_all(calls).map(|(count, _)| count).map_err(|reached| reached.sentence)
+        };
+        let day = budget.today();
+        let batched = |own, step, worst| InBatch { ours: true, own, step, worst: call(worst), day };
+        assert_eq!(reserve(&[("s0", 30), ("s0", 10), ("s0", 20), ("s1", 1)]), Ok(2));
+        assert_eq!(reserve(&[("s0", 20)]), Ok(0));
+        assert_eq!(reserve(&[("s1", 9)]), Ok(1));
+        // A batch of an earlier run adds nothing to what this one may cost.
+        budget.settle_batched(&batched(false, "s1", 20), call(5));
+        budget.settle_batched(&batched(true, "s0", 30), call(30));
+        budget.settle_batched(&batched(true, "s0", 10), call(10));
+        budget.settle_batched(&batched(true, "s1", 9), call(9));
+        let spent: Vec<u64> = budget.limits().iter().map(|limit| limit.spent.tokens).collect();
+        assert_eq!(spent, [84, 40, 49]);
+        let refused = reserve(&[("s0", 17)]).unwrap_err();
+        assert!(refused.starts_with("the budget of 100 tokens is reached: 84 are spent"), "{refused}");
+        assert_eq!(reserve(&[("s0", 16)]), Ok(1));
     }
 
     #[tokio::test]
@@ -601,7 +724,7 @@ mod tests {
         let see = |settled, elsewhere| {
             let (day, changes) = budget.about_to_look();
             let (settled, elsewhere) = (call(settled), call(elsewhere));
-            budget.seen(day, Some(changes), Spent { settled, reserved: elsewhere, elsewhere });
+            budget.seen(day, Some(changes), Spent { settled, reserved: elsewhere, elsewhere, ..Spent::default() });
         };
         see(20, 75);
         let mut waiting = ask(10);

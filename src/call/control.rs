@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::budget::Reached;
+use crate::call::parking::Parking;
 use crate::row::RowId;
 
 /// Why a run stops before its rows are done.
@@ -52,6 +53,7 @@ struct Inner {
     reason: Mutex<Option<StopReason>>,
     stopping: CancellationToken,
     aborting: CancellationToken,
+    parking: Parking,
 }
 
 /// A handle to a run's stop state; cheap to clone.
@@ -67,6 +69,7 @@ impl Default for Control {
             reason: Mutex::new(None),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
+            parking: Parking::default(),
         }))
     }
 }
@@ -111,6 +114,11 @@ impl Control {
     /// Follows which row is the lowest open one.
     pub fn lowest_open(&self) -> watch::Receiver<Option<RowId>> {
         self.0.lowest.subscribe()
+    }
+
+    /// Where rows wait for answers that take hours.
+    pub fn parking(&self) -> &Parking {
+        &self.0.parking
     }
 
     pub fn reason(&self) -> Option<StopReason> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::call::batch::{Counted, Tray};
 use crate::call::flight::Flights;
 use crate::call::{Budget, Control, DryRun, Monitor, StopReason};
 use crate::store::{Amount, Charge, Spent, Store, StoreError};
@@ -26,6 +27,9 @@ pub struct Desk {
     pub retry_failed: Option<i64>,
     /// In a dry run nothing is sent: what the store cannot answer is counted here.
     pub dry: Option<DryRun>,
+    /// What waits for teachers that are asked in batches, by the teachers' names.
+    pub trays: HashMap<Arc<str>, Arc<Tray>>,
+    pub(super) counted: Counted,
     pub(super) flights: Flights,
 }
 
@@ -41,6 +45,8 @@ impl Desk {
             fresh: HashMap::new(),
             retry_failed: None,
             dry: None,
+            trays: HashMap::new(),
+            counted: Counted::default(),
             flights: Flights::default(),
         }
     }

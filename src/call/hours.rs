@@ -117,7 +117,7 @@ async fn ten_hours_leave_nobody_waiting_and_nothing_set_aside() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Access::Write).unwrap();
     let caps = Caps { calls: Some(PER_DAY), ..Caps::default() };
-    let limits = vec![Limit { of: Of::Day, caps, spent: Amount::default() }];
+    let limits = vec![Limit { of: Of::Day, caps, spent: Amount::default(), batched: Amount::default() }];
     let budget = Budget::new(limits, AtCap::Wait, wall.clone());
     let desk = Arc::new(Desk::new(store.clone(), budget, Control::default(), "hours", "0"));
     let books = Arc::new(Books::default());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::call::batch::Way;
 use crate::clock;
 use crate::problem::counted;
 use crate::row::{CallMark, Failure, Reason, Row, RowId};
@@ -21,6 +22,7 @@ use crate::teacher::retry::{Decision, Tries};
 use crate::teacher::wire::{AskedBy, Teacher};
 use crate::teacher::{Answer, Fault, Finish, Reply, Request, Usage};
 
+pub mod batch;
 pub mod budget;
 pub mod caps;
 mod charges;
@@ -33,7 +35,9 @@ mod flight;
 mod hours;
 pub mod key;
 pub mod monitor;
+mod parking;
 
+pub use batch::Tray;
 use flight::{Flight, LowestRow};
 
 pub use budget::Budget;
@@ -43,14 +47,20 @@ pub use control::{Control, StopReason};
 pub use desk::Desk;
 pub use dry::DryRun;
 pub use monitor::{CallCounts, Line, Monitor, Totals};
+pub use parking::Parking;
 
 /// Calls in a row that a server declined, or that did not reach it, before the run stops: whatever is wrong is
 /// wrong for all.
 const IN_A_ROW_MAX: u32 = 20;
 
-/// The run ended, or the row was not needed, before the call was answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped;
+/// Why a row stays open where it is.
+#[derive(Debug)]
+pub enum Pause {
+    /// The run ended, or the row was not needed, before the call was answered.
+    Stopped,
+    /// The answer takes hours. The row, as it came, is taken up again when [`Parking`] says so.
+    Parked(Box<Row>),
+}
 
 /// Which draw a call belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +84,8 @@ pub enum NoAnswer {
     Rejected(Reason),
     Failed(Failure),
     Stopped,
+    /// It goes with a batch; the row is woken when there is more to say.
+    Parked,
 }
 
 /// One step's line to one teacher; cheap to clone.
@@ -85,6 +97,8 @@ pub struct Caller {
     step_index: usize,
     charges: Arc<Charges>,
     counts: Arc<CallCounts>,
+    /// Where the teacher is asked in batches.
+    tray: Option<Arc<Tray>>,
 }
 
 /// What is set aside for a call until it is settled: in the ledger, and in the budget.
@@ -135,6 +149,7 @@ impl Caller {
             step_index,
             charges: Charges::new(&desk.pipeline, &desk.epoch, step).into(),
             counts,
+            tray: desk.trays.get(&teacher.name).cloned(),
         }
     }
 
@@ -201,6 +216,11 @@ impl Caller {
                 let mark = self.mark(&call, &answer, 0, None);
                 return Ok(Asked { answer, mark });
             }
+            if let Some(tray) = &self.tray
+                && matches!(self.by_batch(tray, &call).await?, Way::Answered)
+            {
+                continue;
+            }
             if !shared {
                 return self.send(&call).await;
             }
@@ -240,7 +260,9 @@ impl Caller {
         if retried && matches!(read, Err(Fault::BadRequest { .. })) {
             return Ok(None);
         }
-        self.counts.hit();
+        if !self.desk.counted.takes(call.key) {
+            self.counts.hit();
+        }
         match read {
             Ok(answer) => {
                 let mark = self.mark(call, &answer, found.attempts, found.usd_nano);

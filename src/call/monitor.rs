@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::call::batch::Batches;
 use crate::store::Amount;
 use crate::teacher::retry::Jitter;
 use crate::teacher::{Fault, Usage};
@@ -196,6 +197,7 @@ impl Drop for Flying<'_> {
 /// The counts of all calls of a run.
 #[derive(Default)]
 pub struct Monitor {
+    pub batches: Batches,
     lines: Mutex<BTreeMap<Line, Arc<CallCounts>>>,
 }
 

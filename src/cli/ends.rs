@@ -5,13 +5,14 @@ use std::path::Path;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
+use crate::call::batch::BatchCounts;
 use crate::call::budget::{Limit, Of, shown, usd};
 use crate::call::{Desk, Totals};
 use crate::cli::rows::first;
 use crate::engine::tally::StepTally;
 use crate::problem::counted;
 use crate::run::{Published, Report, accounts_json};
-use crate::store::{Amount, Store, Unit};
+use crate::store::{Amount, BatchEnd, Store, Unit};
 use crate::teacher::pool::Account;
 
 /// The table of ends, the balance, the calls and what a kept row cost.
@@ -131,6 +132,7 @@ fn calls(report: &Report, desk: &Desk) -> Vec<String> {
             usd(unanswered.usd_nano)
         ));
     }
+    lines.extend(batches(desk));
     let paid = nano + unanswered.usd_nano;
     let cost = match (made + unanswered.calls, unpriced) {
         (0, _) => "nothing was paid".to_owned(),
@@ -214,6 +216,18 @@ fn endpoint(teacher: &str, account: &Account, learned: Option<String>) -> String
     format!("teacher `{teacher}` at `{}`: {}", account.name, parts.join("; "))
 }
 
+/// What came of the batches of this run and of those that it found under way.
+fn batches(desk: &Desk) -> Option<String> {
+    let BatchCounts { items_sent, ended, brought: BatchEnd { answered, declined, again }, sent, .. } =
+        desk.monitor.batches.counts();
+    let again = if again > 0 { format!(", {again} expired or failed") } else { String::new() };
+    let declined = if declined > 0 { format!(", {declined} declined") } else { String::new() };
+    (sent + ended > 0).then(|| {
+        let (sent, ended) = (counted(sent, "batch"), counted(ended, "batch"));
+        format!("{sent} of {items_sent} calls sent; {ended} came back: {answered} answered{declined}{again}")
+    })
+}
+
 /// What the epoch's kept rows cost, with the money of the runs before.
 fn over_all_runs(report: &Report, desk: &Desk, paid: u64) -> String {
     let all = if report.preview.is_some() { paid } else { spent(desk).usd_nano.max(paid) };
@@ -236,6 +250,18 @@ fn spent(desk: &Desk) -> Amount {
 pub fn remarks(report: &Report) -> Vec<String> {
     let tally = &report.tally;
     let mut remarks = Vec::new();
+    if !report.batches.is_empty() {
+        let names = report.batches.iter().map(|batch| batch.provider_id.as_ref().unwrap_or(&batch.token));
+        let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+        let calls: u64 = report.batches.iter().map(|batch| batch.items).sum();
+        let (goes, it) = if names.len() == 1 { ("goes", "it") } else { ("go", "them") };
+        remarks.push(format!(
+            "{} with {} {goes} on at the provider ({}); run again to collect {it}",
+            counted(names.len() as u64, "batch"),
+            counted(calls, "call"),
+            names.join(", ")
+        ));
+    }
     match report.spared {
         Some(rows) => remarks.push(format!(
             "this run kept no row and {} failed, so the {rows} published rows of its epoch stay as they are; \
@@ -285,6 +311,7 @@ pub fn json(report: &Report, desk: &Desk) -> Value {
         "not_needed": report.not_needed,
         "calls": desk.monitor.to_json(name_of),
         "endpoints": accounts_json(&report.endpoints),
+        "batches": batches_json(report, desk),
         "epoch_spent": {"calls": spent.calls, "tokens": spent.tokens, "usd": spent.usd_nano as f64 / 1e9},
         "budgets": desk.budget.limits().iter().map(limit_json).collect::<Vec<Value>>(),
         "stopped": report.stopped.as_ref().map(crate::call::StopReason::sentence),
@@ -292,6 +319,19 @@ pub fn json(report: &Report, desk: &Desk) -> Value {
         "partial": report.published.as_ref().is_some_and(|published| published.partial),
         "folder": report.folder.display().to_string(),
         "seconds": (report.ended_unix_ms - report.started_unix_ms) as f64 / 1000.0,
+    })
+}
+
+fn batches_json(report: &Report, desk: &Desk) -> Value {
+    let BatchCounts { items_sent, ended, brought, sent, .. } = desk.monitor.batches.counts();
+    json!({
+        "sent": sent,
+        "calls_sent": items_sent,
+        "ended": ended,
+        "answered": brought.answered,
+        "declined": brought.declined,
+        "again": brought.again,
+        "left": report.batches.iter().map(|batch| &batch.provider_id).collect::<Vec<_>>(),
     })
 }
 

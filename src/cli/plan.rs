@@ -9,10 +9,12 @@ use crate::cli::load::{Loaded, destinations, load};
 use crate::cli::{Exit, PipelineArgs, fail, print, runtime};
 use crate::ops::Asks;
 use crate::pipeline::check::{Pipeline, Step};
+use crate::pipeline::file::TeacherFile;
 use crate::run::plan::estimate::{Estimate, Interval};
 use crate::run::plan::{Plan, StepPlan, plan};
 use crate::run::{Options, workspace};
 use crate::store::{Access, Store, Unit};
+use crate::teacher::batch::Mode;
 
 /// Rows of a preview that a plan recommends.
 const PREVIEW_ROWS: u64 = 20;
@@ -64,9 +66,31 @@ fn shown(plan: &Plan, pipeline: &Pipeline) -> String {
     lines.extend(plan.changes.iter().map(|change| change.message.clone()));
     lines.extend(budget(plan));
     lines.extend(shapes(pipeline));
+    lines.extend(batches(pipeline));
     lines.extend(destinations(pipeline));
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// Which steps wait for batches, and what that changes.
+fn batches(pipeline: &Pipeline) -> Vec<String> {
+    let line = |(name, teacher): (&String, &TeacherFile)| {
+        teacher.batches()?;
+        let asks = |step: &&Step| step.op.operator().teachers().contains(&name.as_str());
+        let steps: Vec<String> =
+            pipeline.steps.iter().filter(asks).map(|step| format!("`{}`", step.name)).collect();
+        let share = teacher.price.and_then(|price| price.batch);
+        let price = match (teacher.mode, share) {
+            (Mode::Auto, _) => "reckoned at the full price, which what is urgent takes".to_owned(),
+            (_, Some(share)) => format!("reckoned at {share} of the price"),
+            (_, None) => "reckoned at the full price, since `price.batch` is not given".to_owned(),
+        };
+        let what = if teacher.mode == Mode::Auto { " unless they are urgent" } else { "" };
+        let steps = steps.join(", ");
+        (!steps.is_empty())
+            .then(|| format!("calls of {steps} go in batches{what}: each takes up to 24 hours; {price}"))
+    };
+    pipeline.file.teachers.iter().filter_map(line).collect()
 }
 
 /// By which means each step's answers are held to their shape.
@@ -193,7 +217,7 @@ fn budget(plan: &Plan) -> Vec<String> {
     let caps = plan.limits.iter().flat_map(|limit| Unit::ALL.map(|unit| (limit, unit)));
     let lines = caps.filter_map(|(limit, unit)| {
         let cap = limit.caps.of(unit)?;
-        let spent = limit.spent.of(unit);
+        let spent = limit.spent.plus(limit.batched).of(unit);
         let left = cap.saturating_sub(spent);
         let goes_on = match limit.of {
             Of::Run => "the next run goes on",

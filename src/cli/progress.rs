@@ -14,6 +14,7 @@ use crate::call::{Desk, Totals};
 use crate::cli::say;
 use crate::clock;
 use crate::engine::Progress;
+use crate::problem::counted;
 use crate::run::Run;
 
 /// Time between two plain lines: rare enough for a night's log, often enough to see life.
@@ -143,7 +144,7 @@ impl View {
         };
         format!(
             "{:.0} s: {} rows in, {} kept, {} rejected, {} failed; {calls} calls ({:.1}/s, {:.0} tokens/s), \
-             {in_flight} in flight, {cost}{}{}",
+             {in_flight} in flight, {cost}{}{}{}",
             seconds,
             count(&progress.rows_in),
             count(&progress.kept),
@@ -151,9 +152,20 @@ impl View {
             count(&progress.failed),
             calls as f64 / seconds,
             (tokens_in + tokens_out) as f64 / seconds,
+            self.batches(),
             self.left(),
             self.resting(),
         )
+    }
+
+    /// The batches under way.
+    fn batches(&self) -> String {
+        match self.desk.monitor.batches.counts().under_way() {
+            (0, ..) => String::new(),
+            (batches, calls, done) => {
+                format!("; {} of {calls} calls under way, {done} done", counted(batches, "batch"))
+            }
+        }
     }
 
     fn left(&self) -> String {

@@ -16,6 +16,8 @@ use crate::problem::counted;
 use crate::run::workspace;
 use crate::store::{Access, FOLDER, Filter, Share, Store, StoreError, StoreStats, StoredReply};
 
+mod batches;
+
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -35,6 +37,15 @@ enum Command {
     },
     /// Delete replies for good. What they cost stays counted; asking again is paid again.
     Prune(Prune),
+    /// List the batches that were sent, the newest first.
+    Batches {
+        /// Give up a batch that its provider does not know any more: its calls count as paid, and are made again.
+        #[arg(long, value_name = "BATCH")]
+        forget: Option<String>,
+        /// Print them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print replies as JSONL: request, reply, origin, tokens, money, time.
     Export {
         #[command(flatten)]
@@ -101,11 +112,14 @@ pub fn main(args: &Args) -> Exit {
     }
     let access = match &args.command {
         Command::Prune(prune) if prune.yes => Access::Alone,
+        Command::Batches { forget: Some(_), .. } => Access::Write,
         _ => Access::Read,
     };
     let done = Store::open(&workspace, access).and_then(|store| match &args.command {
         Command::Stats { json } => stats(&store, *json),
         Command::Prune(args) => prune(&store, args),
+        Command::Batches { forget: Some(batch), .. } => batches::forget(&store, batch),
+        Command::Batches { json, .. } => batches::list(&store, *json),
         Command::Export { filter } => export(&store, &filter.filter()),
     });
     done.unwrap_or_else(fail)

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use crate::call::{Control, StopReason};
 use crate::engine::ahead::{Way, Yield};
 use crate::engine::order::{Order, Standing};
+use crate::engine::parked::Parked;
 use crate::engine::spill::{Held, Spill, Weight};
 use crate::engine::stages::{Stages, end_of};
 use crate::engine::tally::Tally;
@@ -25,6 +26,7 @@ use crate::row::{Failure, Fields, Reason, Row, RowId};
 
 mod ahead;
 pub mod order;
+mod parked;
 pub mod spill;
 pub mod stages;
 pub mod tally;
@@ -141,6 +143,11 @@ pub enum Event {
         /// Whether a teacher had answered for it before.
         asked: bool,
     },
+    /// The row waits, as it came to the stage, for an answer that takes hours.
+    Parked {
+        row: Row,
+        stage: usize,
+    },
     Bug(String),
 }
 
@@ -188,6 +195,11 @@ impl Progress {
 
     fn enter(&self, step: usize) {
         self.steps[step].entered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The row will enter once more.
+    fn take_back(&self, step: usize) {
+        self.steps[step].entered.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn pass(&self, step: usize, rows: u64) {
@@ -267,6 +279,7 @@ impl Engine {
             stopped_at: BTreeMap::new(),
             children_not_needed: BTreeMap::new(),
             ready: BTreeMap::new(),
+            parked: Parked::default(),
             source_ended: false,
             released_kept: 0,
             kept: Yield::default(),
@@ -296,8 +309,10 @@ struct Coordinator {
     stopped_at: BTreeMap<RowId, usize>,
     /// Children that a cut took away, by their parents, whose splits are in the accounts.
     children_not_needed: BTreeMap<RowId, u64>,
-    /// Rows that were split off and wait for room; the lowest goes first.
+    /// Rows that were split off or woken and wait for room; the lowest goes first.
     ready: BTreeMap<RowId, (Held<Row>, usize)>,
+    /// Rows that wait for answers that take hours.
+    parked: Parked,
     /// Whether the source gave all rows that were asked of it.
     source_ended: bool,
     /// Kept rows released in order.
@@ -324,15 +339,18 @@ impl Coordinator {
     async fn drive(&mut self, inbox: &mut mpsc::UnboundedReceiver<(Event, usize)>) -> std::io::Result<()> {
         let stopping = self.engine.control.stopping();
         loop {
+            self.wake();
             self.start_ready()?;
             self.pass_folds()?;
             self.release().await?;
             self.engine.control.lowest_is(self.order.lowest_open().as_ref());
             self.fill();
             let admits = self.admits();
-            if self.active == 0 && !admits {
+            let still = self.active == 0 && !admits;
+            if still && (self.parked.is_empty() || self.engine.control.is_stopping()) {
                 return Ok(());
             }
+            self.engine.control.parking().stands_still(still);
             tokio::select! {
                 biased;
                 Some((event, bytes)) = inbox.recv(), if self.active > 0 => {
@@ -344,7 +362,8 @@ impl Coordinator {
                     }
                 }
                 item = next(&mut self.source), if admits => self.admit(item),
-                () = stopping.cancelled(), if self.source.is_some() => self.source = None,
+                () = self.engine.control.parking().rung(), if !self.parked.is_empty() => {}
+                () = stopping.cancelled(), if self.source.is_some() || still => self.source = None,
             }
             if self.source_ended && self.cut.is_none() {
                 self.order.end_source();
@@ -423,7 +442,13 @@ impl Coordinator {
         }
     }
 
-    /// Starts rows that were split off, while there is room; the oldest row may always pass.
+    /// Makes rows ready whose answers are there.
+    fn wake(&mut self) {
+        self.parked.wake(self.engine.control.parking().woken());
+        self.ready.append(&mut self.parked.take_awake());
+    }
+
+    /// Starts rows that were split off or woken, while there is room; the oldest row may always pass.
     fn start_ready(&mut self) -> std::io::Result<()> {
         while let Some((id, _)) = self.ready.first_key_value() {
             if !self.has_room() && self.order.lowest_open().as_ref() != Some(id) {
@@ -468,6 +493,12 @@ impl Coordinator {
                 self.split(row, step, segment, next, children)
             }
             Event::Ended { segment, ended } if self.order.needed(&ended.row.id) => self.end(segment, ended),
+            Event::Parked { row, stage } if self.order.needed(&row.id) => {
+                let id = row.id.clone();
+                let held = self.order.spill.hold(row)?;
+                self.parked.park(id, held, stage);
+                Ok(())
+            }
             Event::Stopped { id, step, .. } if self.order.needed(&id) => {
                 self.stopped_at.insert(id, step);
                 Ok(())
@@ -481,7 +512,9 @@ impl Coordinator {
                 self.engine.control.stop(StopReason::Fatal(format!("{what}; this is a bug in textmill")));
                 Ok(())
             }
-            Event::Arrived { .. } | Event::Split { .. } | Event::Ended { .. } => Ok(()),
+            Event::Arrived { .. } | Event::Split { .. } | Event::Ended { .. } | Event::Parked { .. } => {
+                Ok(())
+            }
         }
     }
 
@@ -561,7 +594,8 @@ impl Coordinator {
         for parent in away.iter().filter_map(RowId::parent).filter(|parent| parent.is_within(id)) {
             *self.children_not_needed.entry(parent).or_default() += 1;
         }
-        for (_, (held, _)) in self.ready.extract_if(.., |row, _| !row.is_within(id)) {
+        let ready = self.ready.extract_if(.., |row, _| !row.is_within(id));
+        for (_, (held, _)) in ready.chain(self.parked.cut(id)) {
             self.order.spill.forget(&held);
         }
         self.cut = Some(id.clone());
@@ -595,7 +629,8 @@ impl Coordinator {
             Standing::Waiting(fold) => stages.step_of_fold(*fold),
             Standing::Working(segment) => {
                 let first = || segment.checked_sub(1).map_or(0, |fold| stages.step_of_fold(fold));
-                self.stopped_at.get(id).copied().unwrap_or_else(first)
+                let parked = self.parked.stage_of(id).map(|stage| stages.step_of(stage));
+                self.stopped_at.get(id).copied().or(parked).unwrap_or_else(first)
             }
         }
     }

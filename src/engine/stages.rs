@@ -5,6 +5,7 @@
 
 use serde_json::json;
 
+use crate::call::Pause;
 use crate::engine::{Arrived, End, Ended, Event, Progress};
 use crate::kit::Columns;
 use crate::ops::{Decision, FoldState, Runner};
@@ -81,6 +82,11 @@ impl Stages {
         self.folds[fold]
     }
 
+    /// The step that a stage belongs to.
+    pub fn step_of(&self, stage: usize) -> usize {
+        self.stages[stage].step
+    }
+
     fn is_first(&self, stage: usize) -> bool {
         stage == 0 || self.stages[stage - 1].step != self.stages[stage].step
     }
@@ -118,7 +124,7 @@ impl Stages {
                 at = stage.step_end;
                 continue;
             }
-            let (id, asked) = (row.id.clone(), !row.calls.is_empty());
+            let (id, calls) = (row.id.clone(), row.calls.len());
             let outcome = match &stage.runner {
                 Runner::Map(map) => Ok(map.map(row)),
                 Runner::Call(call) => call.call(row).await,
@@ -136,7 +142,15 @@ impl Stages {
                 Ok(Outcome::Fail(row, failure)) => {
                     return self.ended(at, row, End::Failed { step: stage.step, failure });
                 }
-                Err(_stopped) => return Event::Stopped { id, step: stage.step, asked },
+                Err(Pause::Stopped) => return Event::Stopped { id, step: stage.step, asked: calls > 0 },
+                Err(Pause::Parked(mut row)) => {
+                    // It asks for them again, and finds them in the store.
+                    row.calls.truncate(calls);
+                    if self.is_first(at) {
+                        progress.take_back(stage.step);
+                    }
+                    return Event::Parked { row: *row, stage: at };
+                }
             }
             at += 1;
         }

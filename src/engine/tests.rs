@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::stages::{Stages, StepRunners};
 use super::{End, Ended, Engine, Finish, Progress, Settings, Until};
-use crate::call::{Control, Stopped};
+use crate::call::{Control, Pause};
 use crate::kit::Columns;
 use crate::ops::{CallRow, Decision, FoldKey, FoldRow, FoldState, Limit, MapRow, Runner};
 use crate::row::{Fields, Outcome, Reason, Row, RowId};
@@ -33,12 +33,12 @@ struct Slow {
 }
 
 impl CallRow for Slow {
-    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         async move {
             let millis =
                 if self.hang.as_ref() == Some(&row.id) { 60_000 } else { 1 + 97 * (row.id.ordinal % 7) };
             if !self.control.wants(&row.id) {
-                return Err(Stopped);
+                return Err(Pause::Stopped);
             }
             self.calls.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(millis)).await;
@@ -412,4 +412,93 @@ async fn a_panic_in_a_step_stops_the_run_and_loses_no_row() {
     assert!(finish.tally.balances());
     assert!(finish.tally.open >= 1);
     assert!(control.reason().unwrap().sentence().contains("panicked on row 5"));
+}
+
+/// A call whose answer is there the third time that a row asks.
+#[derive(Clone, Default)]
+struct Parks {
+    asked: Arc<std::sync::Mutex<std::collections::BTreeMap<RowId, u64>>>,
+}
+
+impl CallRow for Parks {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
+        let mut asked = self.asked.lock().unwrap();
+        let times = asked.entry(row.id.clone()).or_default();
+        *times += 1;
+        let parked = *times < 3;
+        std::future::ready(if parked { Err(Pause::Parked(Box::new(row))) } else { Ok(Outcome::Keep(row)) })
+            .boxed()
+    }
+}
+
+impl Parks {
+    /// Wakes all rows whenever nothing moves; how many had asked each time.
+    async fn wake(self, control: Control) -> Vec<usize> {
+        let mut stillness = control.parking().stillness();
+        let mut seen = Vec::new();
+        while stillness.wait_for(|still| *still).await.is_ok() {
+            let rows: Vec<RowId> = self.asked.lock().unwrap().keys().cloned().collect();
+            seen.push(rows.len());
+            control.parking().wake(rows);
+            if seen.len() == 2 {
+                break;
+            }
+        }
+        seen
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_parked_are_held_by_nobody_and_go_on_when_they_are_woken() {
+    let parks = Parks::default();
+    let steps = vec![
+        Runner::Call(Box::new(parks.clone())),
+        Runner::Fold(Box::new(Distinct { limit: None })),
+        third(),
+    ];
+    let mut case = Case::new(500, steps);
+    case.settings = Settings { active_max: 4, held_bytes_max: 0, ..Settings::default() };
+    let waking = tokio::spawn(parks.wake(case.control.clone()));
+    let (finish, ends) = case.run().await;
+    // Far more than may be at work parked before anything was woken.
+    assert_eq!(waking.await.unwrap(), [500, 500]);
+    assert!(finish.complete);
+    assert_eq!((ends.len(), ids(&ends, "kept").len()), (500, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_rows_stay_open_at_their_step_when_the_run_stops() {
+    let parks = Parks::default();
+    let case = Case::new(20, vec![third(), Runner::Call(Box::new(parks))]);
+    let control = case.control.clone();
+    tokio::spawn(async move {
+        let _ = control.parking().stillness().wait_for(|still| *still).await;
+        control.stop(crate::call::StopReason::Interrupted);
+    });
+    let (finish, _) = case.run().await;
+    assert!(!finish.complete && finish.tally.balances());
+    // Of 7 parked rows and the 12 that ended behind the first of them; row 0 parks, so nothing is handed on.
+    let open: Vec<u64> = finish.tally.steps.iter().map(|step| step.open).collect();
+    assert_eq!(open, [13, 7]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parked_rows_above_a_cut_are_not_waited_for() {
+    let parks = Parks::default();
+    // Rows 0 to 4 are woken twice, and end the run.
+    let asked = Arc::clone(&parks.asked);
+    let case = Case::new(
+        50,
+        vec![Runner::Call(Box::new(parks)), Runner::Fold(Box::new(Distinct { limit: Some(5) }))],
+    );
+    let control = case.control.clone();
+    tokio::spawn(async move {
+        let mut stillness = control.parking().stillness();
+        while stillness.wait_for(|still| *still).await.is_ok() && asked.lock().unwrap()[&RowId::root(0)] < 3 {
+            control.parking().wake((0..5).map(RowId::root).collect());
+        }
+    });
+    let (finish, ends) = case.run().await;
+    assert!(finish.complete, "{:?}", finish.tally);
+    assert_eq!(ids(&ends, "kept"), ["0", "1", "2", "3", "4"]);
 }

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, json};
 
-use crate::call::{Asked, Caller, Draw, NoAnswer};
+use crate::call::{Asked, Caller, Draw, NoAnswer, Pause};
 use crate::kit::{Check, Kit};
 use crate::ops::images::Images;
 use crate::ops::tools::{Toolbox, Tools};
@@ -322,6 +322,7 @@ pub enum Unanswered {
     Rejected(Reason),
     Failed(Failure),
     Stopped,
+    Parked,
 }
 
 impl From<NoAnswer> for Unanswered {
@@ -330,17 +331,19 @@ impl From<NoAnswer> for Unanswered {
             NoAnswer::Rejected(reason) => Unanswered::Rejected(reason),
             NoAnswer::Failed(failure) => Unanswered::Failed(failure),
             NoAnswer::Stopped => Unanswered::Stopped,
+            NoAnswer::Parked => Unanswered::Parked,
         }
     }
 }
 
 impl Unanswered {
     /// The row's outcome; `Err` leaves it open.
-    pub fn outcome(self, row: Row) -> Result<Outcome, crate::call::Stopped> {
+    pub fn outcome(self, row: Row) -> Result<Outcome, Pause> {
         match self {
             Unanswered::Rejected(reason) => Ok(Outcome::Reject(row, reason)),
             Unanswered::Failed(failure) => Ok(Outcome::Fail(row, failure)),
-            Unanswered::Stopped => Err(crate::call::Stopped),
+            Unanswered::Stopped => Err(Pause::Stopped),
+            Unanswered::Parked => Err(Pause::Parked(Box::new(row))),
         }
     }
 }

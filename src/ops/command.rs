@@ -51,7 +51,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::call::{CallCounts, Desk, Line, StopReason, Stopped, key};
+use crate::call::{CallCounts, Desk, Line, Pause, StopReason, key};
 use crate::clock;
 use crate::kit::{Check, Kit};
 use crate::ops::ask::Unanswered;
@@ -361,7 +361,7 @@ impl Asking {
 }
 
 impl CallRow for Asking {
-    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         async move {
             match self.answer(&row).await {
                 Ok(Answer::Made(made)) => Ok(self.merge(row, made)),

@@ -42,7 +42,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::call::Stopped;
+use crate::call::Pause;
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{
     Form, Manner, PromptFile, Question, Unanswered, check_extra, check_manner, draw_at, holds, render,
@@ -222,7 +222,7 @@ struct Talk {
 }
 
 impl CallRow for Talk {
-    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         async move {
             match self.talk(&mut row).await {
                 Ok(messages) => {

@@ -29,7 +29,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::call::{Asked, Caller, Draw, Stopped};
+use crate::call::{Asked, Caller, Draw, Pause};
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{Unanswered, check_extra};
 use crate::ops::text_field::TextField;
@@ -161,7 +161,7 @@ impl Vectors {
 }
 
 impl CallRow for Vectors {
-    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         async move {
             match self.vector(&mut row).await {
                 Ok(vector) => {

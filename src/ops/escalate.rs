@@ -142,6 +142,22 @@ impl Ladder {
         sample: u32,
         put: impl Fn(&mut Fields, Told),
     ) -> Result<(), Unanswered> {
+        let mut climbed = 0;
+        let asked = self.climb(row, sample, put, &mut climbed).await;
+        // A row that is parked comes this way once more.
+        if !matches!(asked, Err(Unanswered::Parked)) {
+            self.before[..climbed].iter().for_each(|rung| rung.question.caller.escalated());
+        }
+        asked
+    }
+
+    async fn climb(
+        &self,
+        row: &mut Row,
+        sample: u32,
+        put: impl Fn(&mut Fields, Told),
+        climbed: &mut usize,
+    ) -> Result<(), Unanswered> {
         for rung in &self.before {
             match rung.question.ask(row, sample).await {
                 Ok(told) => {
@@ -155,7 +171,7 @@ impl Ladder {
                 Err(Unanswered::Rejected(reason)) if LEAD_ON.contains(&&*reason.code) => {}
                 Err(unanswered) => return Err(unanswered),
             }
-            rung.question.caller.escalated();
+            *climbed += 1;
         }
         let told = self.last.ask(row, sample).await?;
         put(&mut row.fields, told);

@@ -78,7 +78,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::call::{Draw, Stopped};
+use crate::call::{Draw, Pause};
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{
     FormFile, Manner, MessageFile, PromptFile, Question, Share, Told, check_extra, check_manner, draw_at,
@@ -390,7 +390,7 @@ fn tokens(logprobs: Vec<Logprob>) -> Value {
 }
 
 impl CallRow for Ask {
-    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         async move {
             // The copies of a row differ in their last index; it numbers the samples.
             let sample = if self.samples > 1 { row.id.path.last().copied().unwrap_or(0) } else { 0 };

@@ -32,7 +32,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::call::{Draw, Stopped};
+use crate::call::{Draw, Pause};
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{Form, Manner, MessageFile, PromptFile, Question, Told, check_extra, check_manner};
 use crate::ops::escalate::{EscalateFile, Ladder};
@@ -189,7 +189,7 @@ struct Grade {
 }
 
 impl CallRow for Grade {
-    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         async move {
             let put = |fields: &mut Fields, Told { value: mut answer, .. }| {
                 fields.insert(self.into.clone(), answer["grade"].take());

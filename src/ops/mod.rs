@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::call::Stopped;
+use crate::call::Pause;
 use crate::call::caps::CapsFile;
 use crate::kit::{Check, Kit};
 use crate::row::{Outcome, Reason, Row, RowId};
@@ -144,8 +144,10 @@ pub trait MapRow: Send + Sync {
 }
 
 pub trait CallRow: Send + Sync {
-    /// `Err(Stopped)` leaves the row open: the run ends before the call was answered.
-    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>>;
+    /// An error leaves the row open: the run ends before the call was answered, or the answer takes so long
+    /// that nobody holds the row for it. Then the row comes again with its fields as they were, and what was
+    /// answered is found in the store.
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Pause>>;
 }
 
 /// What a fold's serial part decides on; pure data, so that it can be spilled or computed elsewhere.

@@ -41,7 +41,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::call::Stopped;
+use crate::call::Pause;
 use crate::kit::{Check, Kit};
 use crate::ops::ask::{
     FormFile, Manner, MessageFile, PromptFile, Question, Unanswered, check_extra, check_manner, draw_at,
@@ -290,7 +290,7 @@ struct Refined {
 }
 
 impl CallRow for Rounds {
-    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, mut row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         async move {
             match self.refine(&mut row).await {
                 Ok(refined) => Ok(self.outcome(row, refined)),

@@ -19,6 +19,7 @@ use crate::pipeline::source::check_source;
 use crate::problem::{KeyPath, Place, Problem, Severity, did_you_mean, name_hint};
 use crate::row::Type;
 use crate::shape;
+use crate::teacher::batch::{BatchApi, Mode};
 use crate::teacher::format::ApiFormat;
 use crate::template::Templates;
 
@@ -437,6 +438,9 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
             ("price.cache_write", price.cache_write),
             ("price.reasoning", price.reasoning),
         ];
+        if price.batch.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            error("price.batch", "`batch` is a share of the other prices, from 0 to 1");
+        }
         let sound = |price: f64| price.is_finite() && (0.0..1e6).contains(&price);
         for (path, _) in prices.iter().filter(|(_, price)| price.is_some_and(|price| !sound(price))) {
             error(path, "a price cannot be negative");
@@ -449,6 +453,7 @@ fn one_teacher(teacher: &TeacherFile) -> Vec<Problem> {
         );
     }
     problems.extend(pool::problems(teacher));
+    problems.extend(batches(teacher));
     if let Some(start) = &teacher.start {
         let under = KeyPath::parse("start");
         problems.extend(start.problems().into_iter().map(|problem| problem.below(&under)));
@@ -465,6 +470,38 @@ fn narrowest(teacher: &TeacherFile) -> Option<(u64, String)> {
     let limited = endpoints.filter_map(|endpoint| Some((endpoint.limits.tokens_per_minute?, endpoint.name)));
     let (limit, name) = limited.min_by_key(|(limit, _)| *limit)?;
     Some((limit, format!("endpoint `{name}`'s")))
+}
+
+/// Whether the teacher's calls can go in batches as it says.
+fn batches(teacher: &TeacherFile) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut error = |path: &str, message: &str, hint: &str| {
+        problems.push(Problem::error(at(path), message).hint(hint));
+    };
+    if teacher.mode == Mode::Live {
+        if teacher.batch.is_some() {
+            error("batch", "`batch` is of no use to a teacher that answers one by one", "say `mode: batch`");
+        }
+        return problems;
+    }
+    let format = teacher.api().map(|(format, _)| format);
+    let has_batches = format.filter(|format| BatchApi::of(*format).is_some());
+    let hint = "say `mode: live`, or leave `mode` out";
+    match has_batches {
+        None => error("mode", "only `openai` and `anthropic` have batches", hint),
+        Some(_) if teacher.start.is_some() => {
+            error("mode", "a server that a run starts has no batches", hint);
+        }
+        Some(_) if teacher.pool.is_some() => error("mode", "a pool of endpoints has no batches", hint),
+        Some(_) if teacher.record.is_some() => error("mode", "batches cannot be recorded", hint),
+        Some(format) => {
+            let settings = teacher.batch.clone().unwrap_or_default();
+            let under = KeyPath::parse("batch");
+            let found = settings.problems(teacher.mode, format);
+            problems.extend(found.into_iter().map(|problem| problem.below(&under)));
+        }
+    }
+    problems
 }
 
 /// What a step asks of a teacher against the limits of that teacher.

@@ -17,6 +17,7 @@ use crate::data::read::{Format, TextUnit};
 use crate::ops::StepFile;
 use crate::pipeline::pool::EndpointFile;
 use crate::teacher::api::Api;
+use crate::teacher::batch::{BatchFile, BatchSettings, Mode};
 use crate::teacher::format::ApiFormat;
 use crate::teacher::process::StartFile;
 use crate::teacher::setting::duration;
@@ -90,6 +91,11 @@ pub struct TeacherFile {
     #[serde(default = "patience", deserialize_with = "duration")]
     #[schemars(with = "String")]
     pub patience: Duration,
+    /// Whether calls go one by one or in batches, for which OpenAI and Anthropic take half the price and up to a day.
+    #[serde(default)]
+    pub mode: Mode,
+    /// How calls are put into batches.
+    pub batch: Option<BatchFile>,
     /// A command that serves this teacher, started with the run and stopped at its end.
     pub start: Option<StartFile>,
     /// The teacher's name in call keys: the URL by default; needed with `start`, whose port may change, and
@@ -110,6 +116,12 @@ impl TeacherFile {
             (ApiFormat::Embeddings, &self.embeddings),
         ];
         given.into_iter().filter_map(|(format, api)| Some((format, api.as_ref()?)))
+    }
+
+    /// How its calls go in batches; nothing where they do not.
+    pub fn batches(&self) -> Option<BatchSettings> {
+        let (format, _) = self.api()?;
+        self.batch.clone().unwrap_or_default().settings(self.mode, format)
     }
 
     /// The API that answers; nothing for recorded traffic.
@@ -196,6 +208,8 @@ pub struct PriceFile {
     pub cache_write: Option<f64>,
     /// Output that is reasoning: the price of `output` by default.
     pub reasoning: Option<f64>,
+    /// What share of these prices a call in a batch costs: all of it by default. OpenAI and Anthropic take 0.5.
+    pub batch: Option<f64>,
 }
 
 impl From<PriceFile> for Price {
@@ -204,6 +218,7 @@ impl From<PriceFile> for Price {
             cached_input: file.cached_input.unwrap_or(file.input),
             cache_write: file.cache_write.unwrap_or(file.input),
             reasoning: file.reasoning.unwrap_or(file.output),
+            batch: file.batch.unwrap_or(1.0),
             ..Price::of(file.input, file.output)
         }
     }

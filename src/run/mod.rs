@@ -15,7 +15,7 @@ use indexmap::IndexMap;
 use serde_json::json;
 
 use crate::call::budget::{Limit, Of};
-use crate::call::{Budget, Control, Desk, StopReason};
+use crate::call::{Budget, Control, Desk, StopReason, Tray, batch};
 use crate::clock::{self, Wall};
 use crate::data::hash::text_hash;
 use crate::data::manifest::SourceRecord;
@@ -26,7 +26,7 @@ use crate::kit::{Commands, Kit};
 use crate::pipeline::budget::budgets;
 use crate::pipeline::check::Pipeline;
 use crate::problem::{Place, Problem};
-use crate::store::{Charge, EpochLock, NewRun, Run as StoredRun, RunStatus, Store, StoreError};
+use crate::store::{Batch, Charge, EpochLock, NewRun, Run as StoredRun, RunStatus, Spent, Store, StoreError};
 use crate::teacher::pool::Account;
 use crate::teacher::process::MINIMAL_ENV;
 use crate::teacher::wire::Teacher;
@@ -114,6 +114,8 @@ pub struct Report {
     /// Whether `until.kept` was reached, when it was asked for.
     pub reached: bool,
     pub until: Until,
+    /// Batches that go on at their providers.
+    pub batches: Vec<Batch>,
     pub published: Option<Published>,
     /// Rows of the epoch that stay published, because this run kept none and failed some.
     pub spared: Option<u64>,
@@ -185,6 +187,8 @@ impl Run {
         let after_crash = ended.next().is_some_and(|run| run.status == RunStatus::Crashed);
         let teachers = teachers::start(&pipeline, &folder, machine, after_crash).await;
         let teachers = teachers.map_err(RunError::Problems)?;
+        desk.trays = Tray::of(teachers.by_name.values(), &id, started);
+        store.drop_waiting(&pipeline.file.name, &options.epoch, &id).await?;
         let sharing = Sharing::begin(&store, teachers.shared())?;
         store
             .begin_run(NewRun {
@@ -247,6 +251,7 @@ impl Run {
         let Driven { finish, published, spared } = ended?;
         recorded?;
         let until = self.until();
+        let batches = self.batches_left()?;
         Ok(Report {
             id: self.id,
             tally: finish.tally,
@@ -256,6 +261,7 @@ impl Run {
             // A preview is not asked for its number of rows.
             reached: finish.reached || self.options.rows.is_some(),
             until,
+            batches,
             published,
             spared,
             endpoints: endpoints(&self.teachers),
@@ -306,7 +312,10 @@ impl Run {
             control: self.control.clone(),
             progress: Arc::clone(&self.progress),
         };
-        let finish = engine.run(source, sink).await.map_err(|error| RunError::Io(waiting_rows(&error)))?;
+        let clerks = batch::start(&self.desk, &self.teachers.by_name, &self.folder);
+        let finish = engine.run(source, sink).await;
+        clerks.end().await;
+        let finish = finish.map_err(|error| RunError::Io(waiting_rows(&error)))?;
         let written =
             writing.await.map_err(|error| RunError::Io(format!("the writer ended early: {error}")))?;
         let written = written?;
@@ -322,6 +331,13 @@ impl Run {
         // A preview is there to be looked at, in the run's own folder.
         let published = self.options.rows.is_none().then_some(published);
         Ok(Driven { finish, published, spared })
+    }
+
+    /// The batches of this run that have not ended.
+    fn batches_left(&self) -> Result<Vec<Batch>, RunError> {
+        let asked = self.teachers.by_name.values().filter(|teacher| teacher.batches.is_some());
+        let left = asked.map(|teacher| self.store.living_batches(&self.id, &teacher.identity));
+        Ok(left.collect::<Result<Vec<_>, _>>()?.concat())
     }
 
     /// Counts the source's rows beside the run, for the display.
@@ -344,6 +360,9 @@ impl Run {
         let places: usize = self.teachers.by_name.values().map(|teacher| teacher.places()).sum();
         let mut settings = self.options.settings.clone();
         settings.active_max = settings.active_max.max(places + places.min(ROWS_READY_MAX));
+        // While one batch is away, the next one may fill.
+        let items = self.desk.trays.values().map(|tray| tray.items_max() as u64).max().unwrap_or(0);
+        settings.window_rows = settings.window_rows.max(items * 2);
         settings.spill_folder = Some(self.folder.clone());
         settings
     }
@@ -492,8 +511,9 @@ fn limits(pipeline: &Pipeline, store: &Store, epoch: &str, today: i64) -> Result
             Of::Day => Some(Charge::day(today)),
             Of::Run => None,
         };
-        let spent = sum.map(|sum| store.spent(&sum)).transpose()?.unwrap_or_default().worst();
-        Ok(Limit { of: budget.of, caps: budget.caps.caps(), spent })
+        let Spent { settled, reserved, batched, .. } =
+            sum.map(|sum| store.spent(&sum)).transpose()?.unwrap_or_default();
+        Ok(Limit { of: budget.of, caps: budget.caps.caps(), spent: settled.plus(reserved), batched })
     });
     limits.collect()
 }

@@ -15,6 +15,7 @@ use crate::problem::{KeyPath, Place, Problem};
 use crate::row::Value;
 use crate::run::Machine;
 use crate::teacher::api::Api;
+use crate::teacher::batch::{BatchApi, Mode};
 use crate::teacher::cassette::{Carrier, Cassette, Recorder};
 use crate::teacher::format::ApiFormat;
 use crate::teacher::gate::{Gate, IN_FLIGHT_DEFAULT, Limits};
@@ -179,7 +180,13 @@ fn connect(
             };
             sites.push(site(teacher, endpoint, Wire::Carried(carrier), serving.cloned()));
         }
-        return Ok(assemble(name, teacher, (format, api.clone()), sites));
+        let mut built = assemble(name, teacher, (format, api.clone()), sites);
+        if let Some((kind, settings)) = BatchApi::of(format).zip(teacher.batches()) {
+            let under = KeyPath::parse(format.wire().name());
+            let client = api.connect_batches((format, kind), settings, base, Arc::clone(secrets));
+            built.batches = Some(client.map_err(|found| below(&under, found))?);
+        }
+        return Ok(built);
     }
     let Some(recorded) = &teacher.recorded else {
         return Err(vec![Problem::error(Place::Nowhere, "the teacher has no wire format")]);
@@ -208,7 +215,11 @@ pub fn offline(pipeline: &Pipeline, replies: &IndexMap<String, Value>) -> Starte
         let limits = LimitsFile { in_flight: Some(1), ..LimitsFile::default() };
         let teacher = TeacherFile { attempts: 1, limits, ..teacher.clone() };
         let wire = Wire::Scripted(Arc::clone(&script));
-        (name.clone(), Arc::new(with_one_site(name, &teacher, spoken, wire)))
+        let mut built = with_one_site(name, &teacher, spoken, wire);
+        if teacher.mode == Mode::Batch {
+            built.price = built.price.map(|price| price.in_batches());
+        }
+        (name.clone(), Arc::new(built))
     });
     Started::of(teachers.collect())
 }

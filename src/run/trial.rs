@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::call::{Budget, Control, Desk, StopReason, Stopped};
+use crate::call::{Budget, Control, Desk, Pause, StopReason};
 use crate::engine::stages::{Stages, StepRunners};
 use crate::engine::{End, Ended, Engine, Progress, Settings, Until};
 use crate::ops::{CallRow, Runner};
@@ -120,7 +120,7 @@ struct StandIn {
 }
 
 impl CallRow for StandIn {
-    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         let turn = self.given.fetch_add(1, Ordering::Relaxed);
         let answer = match &self.replies {
             Some(Value::Array(list)) => list.get(turn),
@@ -167,7 +167,7 @@ struct InTurn {
 }
 
 impl CallRow for InTurn {
-    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         async move {
             let _turn = self.turn.lock().await;
             self.call.call(row).await
@@ -180,7 +180,7 @@ impl CallRow for InTurn {
 struct Nothing;
 
 impl CallRow for Nothing {
-    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         std::future::ready(Ok(Outcome::Keep(row))).boxed()
     }
 }

@@ -180,12 +180,14 @@ pub struct Spent {
     pub reserved: Amount,
     /// Those of `reserved` that are other processes'.
     pub elsewhere: Amount,
+    /// Calls in batches of this process or of dead ones that have not come back, likewise.
+    pub batched: Amount,
 }
 
 impl Spent {
     /// What a budget must be compared with.
     pub fn worst(self) -> Amount {
-        self.settled.plus(self.reserved)
+        self.settled.plus(self.reserved).plus(self.batched)
     }
 }
 
@@ -285,17 +287,27 @@ impl Store {
     }
 }
 
-fn read_spent(connection: &Connection, sum: &str, process: i64) -> rusqlite::Result<Spent> {
+pub(super) fn read_spent(connection: &Connection, sum: &str, process: i64) -> rusqlite::Result<Spent> {
     let mut statement = connection.prepare_cached(
-        "SELECT usd_nano, tokens, calls, NULL FROM scopes WHERE scope = ?1
+        "SELECT usd_nano, tokens, calls, NULL, 0 FROM scopes WHERE scope = ?1
          UNION ALL
-         SELECT usd_nano, tokens, calls, process FROM reservations WHERE ?1 IN (scope, step, day)",
+         SELECT usd_nano, tokens, calls, process, 0 FROM reservations WHERE ?1 IN (scope, step, day)
+         UNION ALL
+         SELECT sum(i.usd_nano), sum(i.tokens), count(*),
+                coalesce((SELECT id FROM processes WHERE id = b.process), ?2), 1
+         FROM batch_items i JOIN batches b ON b.id = i.batch
+         WHERE i.batch IS NOT NULL AND ?1 IN (i.scope, i.step_sum, i.day_sum) GROUP BY i.batch",
     )?;
-    let mut rows = statement.query([sum])?;
+    let mut rows = statement.query(params![sum, process])?;
     let mut spent = Spent::default();
     while let Some(row) = rows.next()? {
         let part = amount(row, 0)?;
-        match row.get::<_, Option<i64>>(3)? {
+        let holder: Option<i64> = row.get(3)?;
+        if row.get(4)? && holder == Some(process) {
+            spent.batched = spent.batched.plus(part);
+            continue;
+        }
+        match holder {
             None => spent.settled = spent.settled.plus(part),
             Some(holder) => {
                 spent.reserved = spent.reserved.plus(part);

@@ -3,11 +3,13 @@
 //!
 //! It never sends a call, never decides whether a budget allows one, and never looks inside a
 //! request, a reply or a run's summary. Map: `replies` (save, find), `ledger` (reserve, settle),
-//! `runs`, `upkeep` (statistics, export, pruning); below them `writer` (group commit), `readers`,
+//! `batches` (what providers answer within a day), `runs`, `upkeep` (statistics, export, pruning); below them
+//! `writer` (group commit), `readers`,
 //! `schema` (tables and formats), `processes` (who writes at once), `lock`, `error` (all the words).
 //!
 //! Writes are `async` and resolve when they are on disk; reads block, for microseconds by key.
 
+mod batches;
 mod error;
 #[cfg(test)]
 mod fixture;
@@ -31,6 +33,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+pub use batches::{Batch, BatchEnd, BatchItem, Came, Closed, ItemEnd, NewBatch, NewItem, Put};
 pub use error::StoreError;
 pub use ledger::{Amount, Caps, Charge, Reservation, ReservationId, Spending, Spent, Unit};
 pub use processes::EpochLock;

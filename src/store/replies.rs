@@ -189,7 +189,7 @@ impl Store {
 }
 
 /// A reply on its way to the writer.
-struct Packed {
+pub(super) struct Packed {
     key: Key,
     origin: Arc<Origin>,
     request: Vec<u8>,
@@ -206,7 +206,7 @@ struct Packed {
 }
 
 impl Packed {
-    fn of(store: &Store, reply: &NewReply<'_>) -> Result<Packed, StoreError> {
+    pub fn of(store: &Store, reply: &NewReply<'_>) -> Result<Packed, StoreError> {
         let pack = |what, body: &[u8]| {
             if body.len() > BODY_BYTES_MAX {
                 return Err(StoreError::TooBig { what, bytes: body.len(), bytes_max: BODY_BYTES_MAX });
@@ -231,7 +231,7 @@ impl Packed {
         })
     }
 
-    fn insert(&self, desk: &mut Desk, if_present: IfPresent) -> rusqlite::Result<Saved> {
+    pub fn insert(&self, desk: &mut Desk, if_present: IfPresent) -> rusqlite::Result<Saved> {
         if if_present == IfPresent::Replace {
             delete(&desk.connection, self.key)?;
         }
@@ -363,7 +363,7 @@ thread_local! {
 
 /// The body as it is stored: packed where that makes it shorter, else as it is. [`decompress`] tells them
 /// apart by their length.
-fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn compress(body: &[u8]) -> io::Result<Vec<u8>> {
     if body.len() < PACKED_BYTES_MIN && !body.starts_with(&ZSTD_MAGIC) {
         return Ok(body.to_vec());
     }
@@ -387,7 +387,7 @@ fn pack(body: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// `None` when it is not `bytes` of something that [`compress`] made.
-fn decompress(packed: &[u8], bytes: u64) -> Option<Vec<u8>> {
+pub(super) fn decompress(packed: &[u8], bytes: u64) -> Option<Vec<u8>> {
     let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes <= BODY_BYTES_MAX)?;
     // A body is JSON or a line of text, which no frame's magic number can begin.
     if packed.len() == bytes && !packed.starts_with(&ZSTD_MAGIC) {

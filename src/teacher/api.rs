@@ -12,6 +12,7 @@ use std::time::Duration;
 use reqwest::Url;
 use schemars::JsonSchema;
 
+use super::batch::{BatchApi, BatchClient, BatchSettings};
 use super::endpoint::Endpoint;
 use super::format::{ApiFormat, Structured};
 use super::http::HttpClient;
@@ -272,6 +273,40 @@ impl Api {
         let url = self.sending_url(format);
         let ca_file = self.ca_file.as_ref().map(|path| folder.join(path));
         HttpClient::new(&self.endpoint(format, &url, ca_file.as_deref()), secrets, in_flight_max)
+    }
+}
+
+impl Api {
+    /// The line to the provider's batches.
+    ///
+    /// # Errors
+    /// See [`HttpClient::new`].
+    pub fn connect_batches(
+        &self,
+        (format, api): (ApiFormat, BatchApi),
+        settings: BatchSettings,
+        folder: &Path,
+        secrets: Arc<Secrets>,
+    ) -> Result<BatchClient, Vec<Problem>> {
+        let call = format.wire().path(&self.model);
+        let base = Url::parse(&self.url).map(|mut base| {
+            let path = base.path().trim_end_matches('/');
+            let path = path.strip_suffix(call.as_str()).unwrap_or(path).to_owned();
+            base.set_path(&path);
+            base.set_fragment(None);
+            base
+        });
+        let base = base.map_err(|error| {
+            vec![Problem::error(
+                Place::Value(KeyPath::root().join("url")),
+                format!("`url` is not a URL: {error}"),
+            )]
+        })?;
+        let ca_file = self.ca_file.as_ref().map(|path| folder.join(path));
+        // What is asked about batches is answered at once and in one piece.
+        let endpoint = Endpoint { stream: None, ..self.endpoint(format, base.as_str(), ca_file.as_deref()) };
+        let client = HttpClient::new(&endpoint, secrets, 1)?;
+        Ok(BatchClient::new(api, settings, client, base))
     }
 }
 

@@ -11,10 +11,11 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use reqwest::{Client, ClientBuilder, Response, Url};
 use secrecy::ExposeSecret;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 use super::Fault;
 use super::endpoint::{Endpoint, at, is_loopback};
@@ -36,6 +37,8 @@ const CA_FILE_BYTES_MAX: u64 = 4 << 20;
 /// section 6.5.2 advises no less); a client opens one connection, so more calls need more clients.
 const STREAMS_PER_CLIENT: usize = 100;
 const CLIENTS_MAX: usize = 16;
+/// The most time that a file may take on its way: 200 MB at 60 KB a second.
+const TRANSFER_MAX: Duration = Duration::from_secs(60 * 60);
 /// Below the 60 s after which common gateways drop an idle connection (nginx: 75 s, AWS ALB: 60 s).
 const IDLE_MAX: Duration = Duration::from_secs(50);
 
@@ -63,6 +66,12 @@ pub struct RawReply {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: String,
+}
+
+/// What goes along with a request.
+pub(super) enum Sent {
+    Json(String),
+    File { file: std::fs::File, bytes: u64, content_type: String },
 }
 
 /// A builder with what every client of ours has in common. Installs the crypto provider, which
@@ -149,6 +158,79 @@ impl HttpClient {
             None => self.read(response).await?,
         };
         Ok(RawReply { status: status.as_u16(), headers, body: self.secrets.scrub_owned(body) })
+    }
+
+    /// Asks something else of the same server, and reads the whole reply.
+    ///
+    /// # Errors
+    /// As [`HttpClient::post`].
+    pub(super) async fn exchange(&self, url: Url, sent: Option<Sent>) -> Result<RawReply, Fault> {
+        let client = &self.clients[0];
+        let request = match sent {
+            None => client.get(url),
+            Some(Sent::Json(json)) => client.post(url).body(json),
+            Some(Sent::File { file, bytes, content_type }) => client
+                .post(url)
+                .timeout(TRANSFER_MAX)
+                .header(CONTENT_TYPE, content_type)
+                .header(CONTENT_LENGTH, bytes)
+                .body(reqwest::Body::from(tokio::fs::File::from_std(file))),
+        };
+        let mut response = request.send().await.map_err(|error| self.fault(&error, "connection"))?;
+        let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        if status.is_redirection() {
+            return Err(self.redirect(status.as_u16(), &headers));
+        }
+        let body =
+            if status.is_success() { self.read(response).await? } else { self.read_error(response).await };
+        Ok(RawReply { status: status.as_u16(), headers, body: self.secrets.scrub_owned(body) })
+    }
+
+    /// Reads a reply of any length line by line; one that is an error is given back instead. Stops early when
+    /// `lines` is closed.
+    ///
+    /// # Errors
+    /// As [`HttpClient::post`].
+    pub(super) async fn lines(
+        &self,
+        url: Url,
+        lines: mpsc::Sender<String>,
+    ) -> Result<Option<RawReply>, Fault> {
+        let request = self.clients[0].get(url).timeout(TRANSFER_MAX);
+        let mut response = request.send().await.map_err(|error| self.fault(&error, "connection"))?;
+        let status = response.status();
+        let headers = std::mem::take(response.headers_mut());
+        if status.is_redirection() {
+            return Err(self.redirect(status.as_u16(), &headers));
+        }
+        if !status.is_success() {
+            let body = self.secrets.scrub_owned(self.read_error(response).await);
+            return Ok(Some(RawReply { status: status.as_u16(), headers, body }));
+        }
+        let mut rest: Vec<u8> = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.fault(&error, "cut_reply"))? {
+            let mut pieces = chunk.split_inclusive(|byte| *byte == b'\n').peekable();
+            while let Some(piece) = pieces.next() {
+                rest.extend_from_slice(piece);
+                if rest.len() > self.reply_bytes_max {
+                    return Err(self.too_large());
+                }
+                if (piece.ends_with(b"\n") || pieces.peek().is_some())
+                    && !self.hand_on(&mut rest, &lines).await
+                {
+                    return Ok(None);
+                }
+            }
+        }
+        self.hand_on(&mut rest, &lines).await;
+        Ok(None)
+    }
+
+    /// Hands a line on; whether anybody wants more.
+    async fn hand_on(&self, line: &mut Vec<u8>, lines: &mpsc::Sender<String>) -> bool {
+        let line = String::from_utf8_lossy(&std::mem::take(line)).trim().to_owned();
+        line.is_empty() || lines.send(self.secrets.scrub_owned(line)).await.is_ok()
     }
 
     async fn read(&self, mut response: Response) -> Result<String, Fault> {

@@ -12,6 +12,7 @@ use cache::Shared;
 
 pub mod anthropic;
 pub mod api;
+pub mod batch;
 pub mod breaker;
 pub mod bucket;
 pub mod cache;

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::row::RowId;
 use crate::teacher::api::Api;
+use crate::teacher::batch::BatchClient;
 use crate::teacher::cache::CachePoint;
 use crate::teacher::format::{self, ApiFormat};
 use crate::teacher::pool::Pool;
@@ -35,12 +36,23 @@ pub struct Price {
     pub cache_write: f64,
     /// Of output that is reasoning.
     pub reasoning: f64,
+    /// What is left of all these in a batch, from 0 to 1.
+    pub batch: f64,
 }
 
 impl Price {
     /// One price for all input, one for all output.
     pub fn of(input: f64, output: f64) -> Price {
-        Price { input, output, cached_input: input, cache_write: input, reasoning: output }
+        Price { input, output, cached_input: input, cache_write: input, reasoning: output, batch: 1.0 }
+    }
+
+    /// The prices of calls that go in batches.
+    #[must_use]
+    pub fn in_batches(&self) -> Price {
+        let Price { input, output, cached_input, cache_write, reasoning, batch } = *self;
+        let [input, output, cached_input, cache_write, reasoning] =
+            [input, output, cached_input, cache_write, reasoning].map(|price| price * batch);
+        Price { input, output, cached_input, cache_write, reasoning, batch }
     }
 
     /// What tokens cost, in nano-dollars, rounded up: one dollar per million tokens is 1,000 per token.
@@ -82,6 +94,8 @@ pub struct Teacher {
     pub patience: Duration,
     /// What an answer is taken to have at most where the step sets no `max_tokens`.
     pub max_tokens_default: u32,
+    /// The line to its provider's batches, where its calls go with them.
+    pub batches: Option<BatchClient>,
     format: ApiFormat,
     api: Api,
     headers: Vec<(String, String)>,
@@ -120,6 +134,7 @@ impl Teacher {
             attempts_max,
             patience,
             max_tokens_default: MAX_TOKENS_DEFAULT,
+            batches: None,
             format,
             api,
             headers,

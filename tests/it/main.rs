@@ -3,6 +3,7 @@
 //! One binary, so that it links once.
 
 mod asking;
+mod batches;
 mod budgets;
 mod cassettes;
 mod cli;

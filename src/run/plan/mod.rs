@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::call::budget::Limit;
 use crate::call::dry::{self, NOT_IN_STORE};
-use crate::call::{Budget, Control, Desk, DryRun, Line, StopReason, Stopped, Totals};
+use crate::call::{Budget, Control, Desk, DryRun, Line, Pause, StopReason, Totals};
 use crate::clock::Wall;
 use crate::engine::stages::{Stages, StepRunners};
 use crate::engine::tally::Tally;
@@ -389,7 +389,7 @@ fn leave_out_programs(pipeline: &Pipeline, steps: &mut [StepRunners]) -> Vec<Str
 struct NotTaken;
 
 impl CallRow for NotTaken {
-    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Stopped>> {
+    fn call(&self, row: Row) -> BoxFuture<'_, Result<Outcome, Pause>> {
         std::future::ready(Ok(Outcome::Fail(row, dry::unknown()))).boxed()
     }
 }

@@ -71,6 +71,11 @@ impl Reply {
         Reply::new(200, serde_json::to_vec(value).unwrap_or_default())
     }
 
+    /// Lines of JSON.
+    pub fn lines(lines: Bytes) -> Reply {
+        Reply { content_type: "application/jsonl", ..Reply::new(200, lines) }
+    }
+
     /// An error in OpenAI's shape (API reference, "Errors").
     pub fn error(status: u16, message: &str, kind: &str, code: Option<&str>, key: Option<&str>) -> Reply {
         let message = match key {

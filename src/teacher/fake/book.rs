@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Reply;
+use super::batches::BatchStats;
 use super::config::{FakeConfig, Fault, LimitAfter};
 use super::limits::{Bucket, Note};
 use crate::clock;
@@ -54,6 +55,8 @@ pub struct Stats {
     pub tokens_out: u64,
     pub connections: u64,
     pub connections_now: u64,
+    #[serde(default)]
+    pub batches: BatchStats,
     /// Where the first of the `..._by_second` begins: the first request, or 600 seconds ago.
     pub seconds_start_unix_ms: Option<i64>,
     pub requests_by_second: Vec<u64>,

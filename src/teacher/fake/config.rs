@@ -227,6 +227,18 @@ pub struct FakeConfig {
     #[arg(long, value_name = "COUNT")]
     pub fail_after: Option<u64>,
 
+    /// How long a batch takes, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(..=86_400_000))]
+    pub batch_ms: u64,
+
+    /// How long the reply to a new batch takes that is there already, in milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=3_600_000))]
+    pub batch_create_ms: u64,
+
+    /// Share of a batch's items that expire, from 0 to 1; other faults of items are those of `--fault`
+    #[arg(long, value_name = "RATE", default_value_t = 0.0, value_parser = number_between::<0, 1>)]
+    pub batch_expired: f64,
+
     /// Repeat the caller's key in replies, headers and errors, to test that secrets are scrubbed
     #[arg(long)]
     pub echo_key: bool,
@@ -256,6 +268,9 @@ impl Default for FakeConfig {
             slow_body_ms: 2000,
             hang_once: Vec::new(),
             fail_after: None,
+            batch_ms: 200,
+            batch_create_ms: 0,
+            batch_expired: 0.0,
             echo_key: false,
         }
     }

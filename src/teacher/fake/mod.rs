@@ -1,4 +1,5 @@
-//! A fake teacher: a server on loopback that speaks OpenAI's chat API and makes its replies up.
+//! A fake teacher: a server on loopback that speaks OpenAI's chat API and Anthropic's messages, live and in
+//! batches, and makes its replies up.
 //!
 //! It is what crash, load and fault tests run against: cheap per request, exact in its accounts, and
 //! as faulty as it is told to be. Replies are a pure function of the request body and the seed. It
@@ -8,6 +9,9 @@
 //! |---|---|
 //! | `POST /v1/chat/completions`, `/chat/completions` | a completion, an error or a fault |
 //! | `POST /v1/embeddings`, `/embeddings` | a vector of length 1 that is a function of the text; never a fault or a limit |
+//! | `POST /v1/messages` | the same in Anthropic's shape |
+//! | `/v1/files`, `/v1/batches` | OpenAI's batches |
+//! | `/v1/messages/batches` | Anthropic's batches |
 //! | `GET /v1/models`, `/models` | one model |
 //! | `GET /stats` | [`Stats`] as JSON |
 //! | `POST /stats/reset` | the [`Stats`] until now, which then start anew |
@@ -26,6 +30,9 @@
 //! whole charge stays.
 
 mod answer;
+mod anthropic;
+mod batch_routes;
+mod batches;
 mod book;
 mod chat;
 mod config;
@@ -46,6 +53,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use batches::BatchStats;
 pub use book::Stats;
 pub use config::{FAULTS, FakeConfig, Fault, FaultRate, HangOnce};
 use server::Server;

@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +23,9 @@ use tokio::time::sleep;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::answer::{self, Reply};
+use super::anthropic;
+use super::batch_routes::{self, Route, SharedBatches};
+use super::batches::Shape;
 use super::book::{Book, Busy, Call, Notes, SharedBook, Stats, open};
 use super::chat::Ask;
 use super::config::{FakeConfig, Fault};
@@ -33,6 +36,8 @@ use crate::clock;
 
 /// A larger request body gets a 413.
 const BODY_MAX_BYTES: usize = 32 << 20;
+/// The same for batches: a little above what OpenAI and Anthropic take.
+const BATCH_MAX_BYTES: usize = 300 << 20;
 /// How long a hanging request is held.
 const HANG: Duration = Duration::from_secs(3600);
 /// Before connections are accepted again when the system has no file handles left.
@@ -46,6 +51,7 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 pub struct Server {
     config: FakeConfig,
     book: SharedBook,
+    pub(super) batches: SharedBatches,
     /// The places of `--in-flight` when requests over it wait.
     places: Option<Arc<Semaphore>>,
 }
@@ -55,11 +61,16 @@ impl Server {
         let places = config.in_flight.filter(|_| config.queue);
         let places = places.map(|places| Arc::new(Semaphore::new(places as usize)));
         let book = Book::new(&config, clock::now()).shared();
-        Server { config, book, places }
+        Server { config, book, batches: SharedBatches::default(), places }
+    }
+
+    pub fn config(&self) -> &FakeConfig {
+        &self.config
     }
 
     pub fn stats(&self) -> Stats {
-        open(&self.book).stats(clock::now())
+        let batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner).stats();
+        Stats { batches, ..open(&self.book).stats(clock::now()) }
     }
 
     /// Serves until dropped, which ends all connections.
@@ -115,11 +126,22 @@ async fn exchange(
 ) -> io::Result<Response<ReplyBody>> {
     let (parts, body) = request.into_parts();
     let route = parts.uri.path().trim_end_matches('/');
+    if let Some(about) = Route::of(&parts.method, route) {
+        let Some(body) = read(body, BATCH_MAX_BYTES).await? else {
+            let reply = Reply::error(413, "the batch is too large", "invalid_request_error", None, None);
+            return Ok(response(reply, HeaderMap::new(), None, reset));
+        };
+        let reply = batch_routes::reply(&server, about, parts.uri.query().unwrap_or_default(), body).await?;
+        return Ok(response(reply, HeaderMap::new(), None, reset));
+    }
     let other = match (&parts.method, route) {
         (&Method::POST, "/v1/chat/completions" | "/chat/completions") => {
-            return chat(&server, &parts, body, reset).await;
+            return chat(&server, &parts, body, Shape::OpenAi, reset).await;
         }
-        (&Method::POST, "/v1/embeddings" | "/embeddings") => match read(body).await? {
+        (&Method::POST, "/v1/messages" | "/messages") => {
+            return chat(&server, &parts, body, Shape::Anthropic, reset).await;
+        }
+        (&Method::POST, "/v1/embeddings" | "/embeddings") => match read(body, BODY_MAX_BYTES).await? {
             Some(body) => embed::reply(server.config.seed, &body),
             None => Reply::error(413, "The request body is too large", "invalid_request_error", None, None),
         },
@@ -144,6 +166,7 @@ async fn chat(
     server: &Server,
     parts: &Parts,
     body: Incoming,
+    shape: Shape,
     reset: ResetSwitch,
 ) -> io::Result<Response<ReplyBody>> {
     let key = parts.headers.get(AUTHORIZATION).filter(|_| server.config.echo_key);
@@ -152,7 +175,7 @@ async fn chat(
     if let Some(key) = key.and_then(|key| HeaderValue::from_str(key).ok()) {
         headers.insert(ECHOED_KEY, key);
     }
-    let Some(body) = read(body).await? else {
+    let Some(body) = read(body, BODY_MAX_BYTES).await? else {
         let message = format!("The request body is larger than {BODY_MAX_BYTES} bytes");
         let code = Some("request_too_large");
         let reply = Reply::error(413, &message, "invalid_request_error", code, key);
@@ -164,18 +187,25 @@ async fn chat(
         request_id.or_else(|| HeaderValue::from_str(&format!("req_{:016x}", body_hash as u64)).ok());
     headers.extend(request_id.map(|id| (REQUEST_ID, id)));
     let mut call = Call::arrive(&server.book, body_hash);
-    let (reply, fault) = answered(server, &mut call, &body, body_hash, key).await?;
+    let (reply, fault) = match shape {
+        Shape::OpenAi => answered(server, &mut call, &body, body_hash, key).await?,
+        Shape::Anthropic => {
+            let chat = anthropic::to_chat(&body).unwrap_or_else(String::into_bytes);
+            let (reply, fault) = answered(server, &mut call, &chat, body_hash, key).await?;
+            (anthropic::to_message(reply, &body), fault)
+        }
+    };
     let notes = call.reply(&reply, fault);
     limit_headers(&mut headers, &notes);
     Ok(response(reply, headers, Some(call), reset))
 }
 
 /// The whole body; `None` when it is too large. An error when the client left.
-async fn read(body: Incoming) -> io::Result<Option<Bytes>> {
-    if body.size_hint().lower() > BODY_MAX_BYTES as u64 {
+async fn read(body: Incoming, bytes_max: usize) -> io::Result<Option<Bytes>> {
+    if body.size_hint().lower() > bytes_max as u64 {
         return Ok(None);
     }
-    match Limited::new(body, BODY_MAX_BYTES).collect().await {
+    match Limited::new(body, bytes_max).collect().await {
         Ok(collected) => Ok(Some(collected.to_bytes())),
         Err(error) if error.is::<LengthLimitError>() => Ok(None),
         Err(error) => Err(io::Error::other(error)),
