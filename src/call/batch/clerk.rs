@@ -225,8 +225,9 @@ impl Clerk {
             return Ok(());
         }
         let left = self.desk.store.left_by_others(&elsewhere, &self.tray.run)?;
-        let over: Vec<Key> = elsewhere.into_iter().zip(left).filter_map(|(key, left)| left.then_some(key)).collect();
-        over.iter().for_each(|key| drop(self.tray.lock().elsewhere.remove(key)));
+        let over: HashSet<Key> =
+            elsewhere.into_iter().zip(left).filter_map(|(key, left)| left.then_some(key)).collect();
+        self.tray.lock().elsewhere.retain(|key| !over.contains(key));
         self.desk.control.parking().wake(self.tray.discharge(over));
         Ok(())
     }
