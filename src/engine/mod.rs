@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use crate::call::{Control, StopReason};
 use crate::engine::ahead::{Way, Yield};
-use crate::engine::order::{Order, Standing};
+use crate::engine::order::{Order, Passing, Standing};
 use crate::engine::parked::Parked;
 use crate::engine::spill::{Held, Spill, Weight};
 use crate::engine::stages::{Stages, end_of};
@@ -94,7 +94,7 @@ pub struct Ended {
     pub end: End,
 }
 
-/// A row in front of a fold; no key when the step's `when` does not hold for it.
+/// A row in front of a fold or a group; no key when the step's `when` does not hold for it.
 #[derive(Serialize, Deserialize)]
 pub struct Arrived {
     pub row: Row,
@@ -259,10 +259,11 @@ impl Engine {
         sink: mpsc::Sender<Ended>,
     ) -> std::io::Result<Finish> {
         let (events, inbox) = mpsc::unbounded_channel();
-        let folds = self.stages.folds();
+        let groups = self.stages.groups();
+        let ways = vec![Way::default(); groups.len()];
         let coordinator = Coordinator {
             order: Order::new(
-                folds,
+                groups,
                 Spill::new(self.settings.held_bytes_max, self.settings.spill_folder.clone()),
             ),
             states: self.stages.fold_states(),
@@ -283,7 +284,7 @@ impl Engine {
             source_ended: false,
             released_kept: 0,
             kept: Yield::default(),
-            ways: vec![Way::default(); folds],
+            ways,
         };
         coordinator.run(inbox).await
     }
@@ -293,7 +294,8 @@ impl Engine {
 struct Coordinator {
     engine: Engine,
     order: Order,
-    states: Vec<Box<dyn FoldState>>,
+    /// The folds' states; a group has none.
+    states: Vec<Option<Box<dyn FoldState>>>,
     tally: Tally,
     source: Option<mpsc::Receiver<SourceItem>>,
     sink: mpsc::Sender<Ended>,
@@ -345,6 +347,10 @@ impl Coordinator {
             self.release().await?;
             self.engine.control.lowest_is(self.order.lowest_open().as_ref());
             self.fill();
+            if self.source_ended && self.order.end_source() {
+                // Now what waits for all rows may go on.
+                continue;
+            }
             let admits = self.admits();
             let still = self.active == 0 && !admits;
             if still && (self.parked.is_empty() || self.engine.control.is_stopping()) {
@@ -364,9 +370,6 @@ impl Coordinator {
                 item = next(&mut self.source), if admits => self.admit(item),
                 () = self.engine.control.parking().rung(), if !self.parked.is_empty() => {}
                 () = stopping.cancelled(), if self.source.is_some() || still => self.source = None,
-            }
-            if self.source_ended && self.cut.is_none() {
-                self.order.end_source();
             }
         }
     }
@@ -408,13 +411,16 @@ impl Coordinator {
     }
 
     /// Whether the open rows are too few for all that the run still takes: under `until.kept` for the dataset,
-    /// and for every fold that ends after a number of rows.
+    /// and for every fold that ends after a number of rows. What lies behind a barrier wants every row.
     fn yield_wants_more(&self) -> bool {
         let kept_wanted = self.engine.until.kept.is_none_or(|wanted| {
             self.kept.wants_more(self.order.open_count(), wanted.saturating_sub(self.kept.came()))
         });
         let folds_want = self.states.iter().zip(&self.ways).enumerate().all(|(fold, (state, way))| {
-            state.takes().is_none_or(|takes| way.wants_more(self.order.open_before(fold), takes))
+            let takes = state.as_ref().and_then(|state| state.takes());
+            takes.is_none_or(|takes| {
+                self.order.is_behind_barrier(fold) || way.wants_more(self.order.open_before(fold), takes)
+            })
         });
         kept_wanted && folds_want
     }
@@ -563,19 +569,21 @@ impl Coordinator {
         let step = self.engine.stages.step_of_fold(fold);
         let next = self.engine.stages.stage_of_fold(fold) + 1;
         while self.has_room() || self.order.next_is_lowest(fold) {
-            let Some(Arrived { row, key }) = self.order.pass(fold)? else { return Ok(()) };
-            let decision = match key {
-                Some(key) => {
-                    self.ways[fold].waiting -= 1;
-                    let decision = self.states[fold].decide(&row.id, key);
-                    if self.engine.stages.is_last(next - 1) && !matches!(decision, Decision::Reject(_)) {
-                        self.engine.progress.pass(step, 1);
-                    }
-                    decision
-                }
-                None => Decision::Keep,
+            self.decide_group(fold);
+            let Some(Passing { arrived: Arrived { row, key }, decision }) = self.order.pass(fold)? else {
+                return Ok(());
             };
-            if decision == Decision::KeepAsLast {
+            let of_fold = |key| self.states[fold].as_mut().map(|state| state.decide(&row.id, key));
+            let decision = decision.or(key.and_then(of_fold));
+            if let Some(decision) = &decision {
+                self.ways[fold].waiting -= 1;
+                if self.engine.stages.is_last(next - 1) && !matches!(decision, Decision::Reject(_)) {
+                    self.engine.progress.pass(step, 1);
+                }
+            }
+            let decision = decision.unwrap_or(Decision::Keep);
+            // Behind a barrier every row was needed; the fold rejects the others itself.
+            if decision == Decision::KeepAsLast && !self.order.is_behind_barrier(fold) {
                 self.cut_after(&row.id.clone());
             }
             match end_of(decision, step) {
@@ -584,6 +592,15 @@ impl Coordinator {
             }
         }
         Ok(())
+    }
+
+    /// Decides about the lowest group in front of it if that is complete.
+    fn decide_group(&mut self, fold: usize) {
+        let Some(group) = self.engine.stages.group(fold) else { return };
+        let Some(rows) = self.order.complete_group(fold) else { return };
+        let decisions = group.decide(&rows);
+        let ids = rows.into_iter().map(|(id, _)| id);
+        self.order.decide(fold, ids.zip(decisions));
     }
 
     /// Nothing above this row is needed any more.

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::call::Pause;
 use crate::engine::{Arrived, End, Ended, Event, Progress};
 use crate::kit::Columns;
-use crate::ops::{Decision, FoldState, Runner};
+use crate::ops::{Belong, Decision, FoldKey, FoldState, GroupRow, Runner};
 use crate::row::{Fields, Outcome, Reason, Row};
 use crate::template::Expression;
 
@@ -22,10 +22,21 @@ pub struct Stage {
     pub runner: Runner,
 }
 
+impl Stage {
+    /// What is decided on about a row, where the stage waits for others.
+    fn key(&self, row: &Row) -> Result<Option<FoldKey>, Reason> {
+        match &self.runner {
+            Runner::Fold(fold) => fold.key(row).map(Some),
+            Runner::Group(group) => group.key(row).map(Some),
+            Runner::Map(_) | Runner::Call(_) => Ok(None),
+        }
+    }
+}
+
 /// All stages of a pipeline, in order.
 pub struct Stages {
     stages: Vec<Stage>,
-    /// The stage of each fold.
+    /// The stage of each fold and each group: where rows wait for others.
     folds: Vec<usize>,
     pub steps: Vec<String>,
     /// What kept rows are made of, in order.
@@ -50,13 +61,10 @@ impl Stages {
             }
             names.push(name);
         }
-        let is_fold = |(_, stage): &(usize, &Stage)| matches!(stage.runner, Runner::Fold(_));
+        let is_fold =
+            |(_, stage): &(usize, &Stage)| matches!(stage.runner, Runner::Fold(_) | Runner::Group(_));
         let folds = stages.iter().enumerate().filter(is_fold).map(|(index, _)| index).collect();
         Stages { stages, folds, steps: names, columns }
-    }
-
-    pub fn folds(&self) -> usize {
-        self.folds.len()
     }
 
     /// The segment a stage lies in: the number of folds before it.
@@ -64,14 +72,25 @@ impl Stages {
         self.folds.partition_point(|fold| *fold < stage)
     }
 
-    pub fn fold_states(&self) -> Vec<Box<dyn FoldState>> {
-        self.folds
-            .iter()
-            .filter_map(|stage| match &self.stages[*stage].runner {
-                Runner::Fold(fold) => Some(fold.start()),
-                _ => None,
-            })
-            .collect()
+    /// A fresh state for each fold; a group has none.
+    pub fn fold_states(&self) -> Vec<Option<Box<dyn FoldState>>> {
+        let start = |stage: &usize| match &self.stages[*stage].runner {
+            Runner::Fold(fold) => Some(fold.start()),
+            _ => None,
+        };
+        self.folds.iter().map(start).collect()
+    }
+
+    pub fn group(&self, fold: usize) -> Option<&dyn GroupRow> {
+        match &self.stages[self.folds[fold]].runner {
+            Runner::Group(group) => Some(&**group),
+            _ => None,
+        }
+    }
+
+    /// Which rows belong together at each fold; nothing where it is one.
+    pub fn groups(&self) -> Vec<Option<Belong>> {
+        (0..self.folds.len()).map(|fold| self.group(fold).map(GroupRow::belong)).collect()
     }
 
     pub fn step_of_fold(&self, fold: usize) -> usize {
@@ -113,9 +132,9 @@ impl Stages {
             if !untouched && self.is_first(at) {
                 progress.enter(stage.step);
             }
-            if let Runner::Fold(fold) = &stage.runner {
-                let key = if untouched { None } else { Some(fold.key(&row)) };
-                return match key.transpose() {
+            if matches!(stage.runner, Runner::Fold(_) | Runner::Group(_)) {
+                let key = if untouched { Ok(None) } else { stage.key(&row) };
+                return match key {
                     Ok(key) => Event::Arrived { fold: self.segment(at), arrived: Arrived { row, key } },
                     Err(reason) => self.ended(at, row, End::Rejected { step: stage.step, reason }),
                 };
@@ -128,7 +147,9 @@ impl Stages {
             let outcome = match &stage.runner {
                 Runner::Map(map) => Ok(map.map(row)),
                 Runner::Call(call) => call.call(row).await,
-                Runner::Fold(_) => return Event::Bug(format!("row {id} reached a fold twice")),
+                Runner::Fold(_) | Runner::Group(_) => {
+                    return Event::Bug(format!("row {id} reached a fold twice"));
+                }
             };
             if self.is_last(at) {
                 progress.pass(stage.step, outcome.as_ref().map_or(0, Outcome::rows));

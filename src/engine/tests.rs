@@ -16,6 +16,8 @@ use crate::kit::Columns;
 use crate::ops::{CallRow, Decision, FoldKey, FoldRow, FoldState, Limit, MapRow, Runner};
 use crate::row::{Fields, Outcome, Reason, Row, RowId};
 
+mod groups;
+
 /// A step from a function.
 struct Map<F>(F);
 

@@ -137,6 +137,8 @@ pub enum Runner {
     Call(Box<dyn CallRow>),
     /// A decision in row order over keys that are computed in parallel.
     Fold(Box<dyn FoldRow>),
+    /// A decision about rows that belong together, taken when all of them have come.
+    Group(Box<dyn GroupRow>),
 }
 
 pub trait MapRow: Send + Sync {
@@ -170,6 +172,28 @@ pub trait FoldState: Send {
     fn takes(&self) -> Option<u64> {
         None
     }
+}
+
+/// A decision that needs all rows of a group: which of them is the best, how many there are.
+pub trait GroupRow: Send + Sync {
+    /// Which rows have to be there before anything is decided.
+    fn belong(&self) -> Belong;
+
+    /// The heavy part, a pure function of the row; runs on all cores. Keys wait in memory: keep them small.
+    fn key(&self, row: &Row) -> Result<FoldKey, Reason>;
+
+    /// Decides about each of the rows, which come in row order, failed ones left out.
+    fn decide(&self, rows: &[(RowId, FoldKey)]) -> Vec<Decision>;
+}
+
+/// Which rows a group waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belong {
+    /// What one row was split into; each such group goes on as soon as it is complete. A row that was not
+    /// split off is alone.
+    Siblings,
+    /// All rows of the run: a barrier, past which nothing comes before the source is at its end.
+    All,
 }
 
 #[derive(Clone, Debug, PartialEq)]
