@@ -29,13 +29,12 @@ use std::collections::hash_map::Entry;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use xxhash_rust::xxh3::xxh3_128;
 
-use crate::call::key::canonical;
 use crate::kit::{Check, Kit};
 use crate::ops::row_ids::RowIds;
+use crate::ops::values::Values;
 use crate::ops::{Decision, FoldKey, FoldRow, FoldState, Operator, Runner};
-use crate::row::{FieldPath, Reason, Row, RowId};
+use crate::row::{Reason, Row, RowId};
 use crate::text::normalize::Normalization;
 
 /// Keep the first of rows that say the same.
@@ -75,40 +74,27 @@ impl Operator for DedupExact {
             }
             _ => {}
         }
-        let mut seen = Vec::new();
-        for (key, path) in self.paths() {
-            if seen.contains(&path) {
-                check.problem(&key, format!("`{path}` is listed twice"));
-            } else {
-                check.reads(&key, path);
-            }
-            seen.push(path);
-        }
+        Values::check(check, self.paths());
     }
 
     fn build(&self, _: &Kit) -> anyhow::Result<Vec<Runner>> {
-        let fields = self.paths().into_iter().map(|(_, path)| FieldPath::parse(path)).collect();
-        Ok(vec![Runner::Fold(Box::new(Exact { fields, normalize: self.normalize }))])
+        let values = Values::new(self.paths().into_iter().map(|(_, path)| path));
+        Ok(vec![Runner::Fold(Box::new(Exact { values, normalize: self.normalize }))])
     }
 }
 
 struct Exact {
-    fields: Vec<FieldPath>,
+    values: Values,
     normalize: Normalization,
 }
 
 impl FoldRow for Exact {
-    /// The two halves of the digest of all values as one JSON list, which no other values can make.
     fn key(&self, row: &Row) -> Result<FoldKey, Reason> {
-        let value = |path: &FieldPath| match path.value(&row.fields) {
-            Some(Value::String(text)) => Value::from(self.normalize.apply(text)),
-            Some(other) => other.clone(),
-            None => Value::Null,
+        let plain = |value: &Value| match value {
+            Value::String(text) => Value::from(self.normalize.apply(text)),
+            other => other.clone(),
         };
-        let mut bytes = Vec::new();
-        canonical(&self.fields.iter().map(value).collect(), &mut bytes);
-        let digest = xxh3_128(&bytes);
-        Ok(vec![(digest >> 64) as u64, digest as u64])
+        Ok(self.values.digest(&row.fields, plain).to_vec())
     }
 
     fn start(&self) -> Box<dyn FoldState> {

@@ -14,6 +14,8 @@ use crate::kit::{Check, Kit};
 use crate::row::{Outcome, Reason, Row, RowId};
 
 pub mod ask;
+mod balance;
+mod best_of;
 mod chunk;
 mod command;
 mod converse;
@@ -31,15 +33,20 @@ mod images;
 mod judge;
 mod keep_if;
 mod limit;
+mod number;
 mod parse;
 mod quality;
 mod refine;
 mod row_ids;
 mod sample;
 mod set;
+mod split;
 mod text_field;
 mod tools;
+mod values;
 
+pub use balance::Balance;
+pub use best_of::BestOf;
 pub use chunk::Chunk;
 pub use command::{Command, serve_watch};
 pub use converse::Converse;
@@ -58,6 +65,7 @@ pub use quality::Quality;
 pub use refine::Refine;
 pub use sample::Sample;
 pub use set::Set;
+pub use split::Split;
 
 /// What every operator's config struct implements.
 pub trait Operator {
@@ -91,6 +99,11 @@ pub trait Operator {
     /// Copies that each row is made into before anybody is asked; those that share a call count as one.
     fn copies(&self) -> u32 {
         1
+    }
+
+    /// Whether nothing comes past the step before the source is at its end.
+    fn needs_all_rows(&self) -> bool {
+        false
     }
 
     /// Most rows that one row becomes; `None` where nothing bounds it.
@@ -220,6 +233,9 @@ pub enum Op {
     Explode(Explode),
     Limit(Limit),
     Sample(Sample),
+    Balance(Balance),
+    BestOf(BestOf),
+    Split(Split),
     Draw(Draw),
     Chunk(Chunk),
     Quality(Quality),
@@ -243,6 +259,9 @@ impl Op {
             Op::Explode(op) => op,
             Op::Limit(op) => op,
             Op::Sample(op) => op,
+            Op::Balance(op) => op,
+            Op::BestOf(op) => op,
+            Op::Split(op) => op,
             Op::Draw(op) => op,
             Op::Chunk(op) => op,
             Op::Quality(op) => op,
@@ -267,6 +286,9 @@ impl Op {
             Op::Explode(_) => "explode",
             Op::Limit(_) => "limit",
             Op::Sample(_) => "sample",
+            Op::Balance(_) => "balance",
+            Op::BestOf(_) => "best_of",
+            Op::Split(_) => "split",
             Op::Draw(_) => "draw",
             Op::Chunk(_) => "chunk",
             Op::Quality(_) => "quality",
@@ -291,6 +313,9 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("explode", include_str!("explode.rs")),
     ("limit", include_str!("limit.rs")),
     ("sample", include_str!("sample.rs")),
+    ("balance", include_str!("balance.rs")),
+    ("best_of", include_str!("best_of.rs")),
+    ("split", include_str!("split.rs")),
     ("draw", include_str!("draw.rs")),
     ("chunk", include_str!("chunk.rs")),
     ("quality", include_str!("quality.rs")),
@@ -331,8 +356,14 @@ pub struct StepFile {
     pub explode: Option<Explode>,
     /// Keep the first rows that come so far.
     pub limit: Option<Limit>,
-    /// Keep a random share of the rows.
+    /// Keep a random part of the rows.
     pub sample: Option<Sample>,
+    /// Keep at most so many rows of each kind.
+    pub balance: Option<Balance>,
+    /// Keep the best rows of each group.
+    pub best_of: Option<BestOf>,
+    /// Say which part of the dataset a row belongs to.
+    pub split: Option<Split>,
     /// Give each row values drawn at random from axes.
     pub draw: Option<Draw>,
     /// Cut a long text into passages, one row each.
@@ -364,6 +395,9 @@ impl StepFile {
             step.explode.map(Op::Explode),
             step.limit.map(Op::Limit),
             step.sample.map(Op::Sample),
+            step.balance.map(Op::Balance),
+            step.best_of.map(Op::BestOf),
+            step.split.map(Op::Split),
             step.draw.map(Op::Draw),
             step.chunk.map(Op::Chunk),
             step.quality.map(Op::Quality),

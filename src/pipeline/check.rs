@@ -124,6 +124,7 @@ pub fn check(file: PipelineFile, doubts: &Doubts<'_>, base: &Path) -> (Option<Pi
     let found = check_source(&file.source, doubts, base, &mut problems);
     let Steps { mut steps, unclear } = steps(&file, doubts, &mut problems);
     budget::check(&file, &steps, &mut problems);
+    barriers(&file, &steps, &mut problems);
     let hidden = Hidden::new(doubts, found.is_none(), &unclear);
     let source_columns = with_types(&file, found.unwrap_or_default(), &hidden, &mut problems);
     let Followed { columns, teachers_used, files, history } =
@@ -266,6 +267,20 @@ fn steps(file: &PipelineFile, doubts: &Doubts<'_>, problems: &mut Vec<Problem>) 
         problems.push(Problem::warning(at("steps"), "there are no steps: the source is saved as it is"));
     }
     Steps { steps, unclear }
+}
+
+/// A step that waits for the end of the source waits for ever where the source goes on until enough is kept.
+fn barriers(file: &PipelineFile, steps: &[Step], problems: &mut Vec<Problem>) {
+    let until = file.source.sample.as_ref().and_then(|sample| sample.until.as_ref());
+    let Some(kept) = until.and_then(|until| until.kept) else { return };
+    for step in steps.iter().filter(|step| step.op.operator().needs_all_rows()) {
+        let name = step.op.name();
+        let message = format!(
+            "`{name}` waits for the end of the source, and the source goes on `until` {kept} rows are kept"
+        );
+        let hint = "give the source a number of `rows` instead of `until`";
+        problems.push(Problem::error(Place::Value(step.at.join(name)), message).hint(hint));
+    }
 }
 
 /// What following the steps brought to light.
