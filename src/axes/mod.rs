@@ -149,6 +149,11 @@ impl Axes {
         self.axes.iter().try_fold(1_u128, |cells, axis| cells.checked_mul(axis.spec.size()?.into()))
     }
 
+    /// Each axis and how many values it has, where they can be enumerated, in the order of drawing.
+    pub fn sizes(&self) -> Vec<(String, Option<u64>)> {
+        self.axes.iter().map(|axis| (axis.name.clone(), axis.spec.size())).collect()
+    }
+
     /// After how many rows the first axis without replacement is used up.
     pub fn rows_max(&self) -> Option<u64> {
         self.axes.iter().filter_map(|axis| axis.spec.once()).min()

@@ -5,7 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use crate::data::manifest::{Balance, Manifest, PartRecord};
+use crate::data::manifest::{
+    Balance, DiversityRecord, DuplicatesRecord, FieldDiversity, Manifest, PartRecord,
+};
 use crate::problem::counted;
 
 /// The card's name in a dataset folder.
@@ -17,6 +19,7 @@ pub fn card(manifest: &Manifest, pipeline_file: &str) -> String {
     let mut text = header(&manifest.pipeline.name, rows);
     // Writing to a string cannot fail.
     let _ = body(&mut text, manifest, rows);
+    let _ = diversity(&mut text, &manifest.diversity);
     let _ = pipeline(&mut text, pipeline_file);
     text
 }
@@ -138,6 +141,72 @@ fn ends(counts: &BTreeMap<String, u64>) -> String {
     parts.join(", ")
 }
 
+/// How varied the kept rows are; the numbers' meanings are those of `text::diversity`.
+fn diversity(out: &mut String, found: &DiversityRecord) -> std::fmt::Result {
+    let DiversityRecord { fields, axes, combinations, combinations_of, duplicates } = found;
+    if fields.is_empty() && axes.is_empty() && duplicates.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "## How varied it is\n")?;
+    if !fields.is_empty() {
+        varied_texts(out, fields)?;
+    }
+    if !axes.is_empty() {
+        let of = |of: Option<String>| of.unwrap_or_else(|| "any number".to_owned());
+        writeln!(out, "| drawn | values in kept rows | of |\n|---|---:|---:|")?;
+        for axis in axes {
+            let possible = of(axis.of.map(|of| of.to_string()));
+            writeln!(out, "| {} | {} | {possible} |", inline(&axis.field), axis.seen)?;
+        }
+        let possible = of(combinations_of.map(|of| of.to_string()));
+        writeln!(out, "| combinations | {combinations} | {possible} |\n")?;
+    }
+    if !duplicates.is_empty() {
+        writeln!(out, "| from source row | rows | duplicates |\n|---:|---:|---:|")?;
+        for DuplicatesRecord { from_row, rows, duplicates } in duplicates {
+            let share = percent(*duplicates as f64 / (*rows).max(1) as f64);
+            writeln!(out, "| {from_row} | {rows} | {duplicates} ({share}) |")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn varied_texts(out: &mut String, fields: &[FieldDiversity]) -> std::fmt::Result {
+    writeln!(
+        out,
+        "| text | texts | words of a text (5 %, median, 95 %) | distinct-1, -2, -3 | compression | 50 commonest \
+         openings | nearest other |\n|---|---:|---:|---:|---:|---:|---:|"
+    )?;
+    for FieldDiversity { field, numbers } in fields {
+        let ([low, median, high], [one, two, three]) = (numbers.words_of_a_text, numbers.distinct);
+        let nearest = match numbers.nearest {
+            Some(similarity) => format!("{similarity:.2} of {}", numbers.nearest_of),
+            None => String::new(),
+        };
+        writeln!(
+            out,
+            "| {} | {} | {low}, {median}, {high} | {one:.3}, {two:.3}, {three:.3} | {:.1} | {} | {nearest} |",
+            inline(field),
+            numbers.texts,
+            numbers.compression,
+            percent(numbers.openings_top)
+        )?;
+    }
+    writeln!(out)?;
+    for FieldDiversity { field, numbers } in fields.iter().filter(|field| !field.numbers.openings.is_empty())
+    {
+        let opening = |(words, share): &(String, f64)| format!("\"{}\" {}", inline(words), percent(*share));
+        let openings: Vec<String> = numbers.openings.iter().map(opening).collect();
+        writeln!(out, "Commonest openings of {}: {}.\n", inline(field), openings.join(", "))?;
+    }
+    Ok(())
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
+}
+
 fn pipeline(out: &mut String, pipeline_file: &str) -> std::fmt::Result {
     let fence = "`".repeat(longest_run(pipeline_file, '`').max(2) + 1);
     let end = if pipeline_file.ends_with('\n') { "" } else { "\n" };
@@ -180,9 +249,11 @@ fn inline(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::manifest::AxisRecord;
     use crate::data::manifest::RunRecord;
     use crate::data::manifest::tests::sample;
     use crate::row::Type;
+    use crate::text::diversity::Numbers;
 
     #[test]
     fn a_card_says_how_the_data_was_made() {
@@ -272,6 +343,52 @@ name: x # ```
         ] {
             assert!(text.contains(said), "{said}: {text}");
         }
+    }
+
+    #[test]
+    fn a_card_says_how_varied_the_rows_are() {
+        let numbers = Numbers {
+            texts: 7,
+            words: 700,
+            words_of_a_text: [80, 100, 120],
+            distinct: [0.1, 0.51, 0.9],
+            compression: 3.44,
+            openings: vec![("once upon a time".into(), 0.59), ("<b> is a |".into(), 0.2)],
+            openings_top: 0.9,
+            nearest: Some(0.125),
+            nearest_of: 7,
+        };
+        let found = DiversityRecord {
+            fields: vec![FieldDiversity { field: "story".into(), numbers }],
+            axes: vec![AxisRecord { field: "topic".into(), seen: 3, of: Some(4) }],
+            combinations: 3,
+            combinations_of: None,
+            duplicates: vec![DuplicatesRecord { from_row: 0, rows: 8, duplicates: 1 }],
+        };
+        let expected = r#"## How varied it is
+
+| text | texts | words of a text (5 %, median, 95 %) | distinct-1, -2, -3 | compression | 50 commonest openings | nearest other |
+|---|---:|---:|---:|---:|---:|---:|
+| story | 7 | 80, 100, 120 | 0.100, 0.510, 0.900 | 3.4 | 90.0 % | 0.12 of 7 |
+
+Commonest openings of story: "once upon a time" 59.0 %, "&lt;b&gt; is a \|" 20.0 %.
+
+| drawn | values in kept rows | of |
+|---|---:|---:|
+| topic | 3 | 4 |
+| combinations | 3 | any number |
+
+| from source row | rows | duplicates |
+|---:|---:|---:|
+| 0 | 8 | 1 (12.5 %) |
+
+"#;
+        let mut text = String::new();
+        diversity(&mut text, &found).unwrap();
+        assert_eq!(text, expected);
+        text.clear();
+        diversity(&mut text, &DiversityRecord::default()).unwrap();
+        assert_eq!(text, "");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::data::FORMAT;
 use crate::data::columns::Columns;
 use crate::data::read::ReadError;
 use crate::data::write::Part;
+use crate::text::diversity::Numbers;
 
 /// The manifest's name in a dataset folder.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -41,6 +42,8 @@ pub struct Manifest {
     /// In the pipeline's order.
     pub steps: Vec<StepRecord>,
     pub balance: Balance,
+    #[serde(default)]
+    pub diversity: DiversityRecord,
     pub sources: Vec<SourceRecord>,
     /// All parts of the folder, those of earlier releases too, in the order of their paths.
     pub parts: Vec<PartRecord>,
@@ -98,6 +101,48 @@ impl Balance {
     pub fn holds(&self) -> bool {
         self.rows_in + self.split_off == self.kept + self.rejected + self.failed + self.open
     }
+}
+
+/// How varied the kept rows are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DiversityRecord {
+    /// The fields that hold texts of some length.
+    pub fields: Vec<FieldDiversity>,
+    /// What the source drew from.
+    pub axes: Vec<AxisRecord>,
+    /// Different combinations of the axes' values, 100,000 at most.
+    pub combinations: u64,
+    /// How many there could be, where that is known.
+    pub combinations_of: Option<f64>,
+    /// Duplicates by stretches of the source, none where no row was one.
+    pub duplicates: Vec<DuplicatesRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FieldDiversity {
+    pub field: String,
+    #[serde(flatten)]
+    pub numbers: Numbers,
+}
+
+/// How much of an axis came through.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AxisRecord {
+    pub field: String,
+    /// Different values, 100,000 at most.
+    pub seen: u64,
+    /// How many there could be, where that is known.
+    pub of: Option<u64>,
+}
+
+/// Of the rows from this source row on to the next stretch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DuplicatesRecord {
+    pub from_row: u64,
+    /// Rows that were kept or rejected.
+    pub rows: u64,
+    /// Rows that were rejected for what an earlier one says.
+    pub duplicates: u64,
 }
 
 /// A file that rows, draws or prompts came from.
@@ -235,6 +280,7 @@ pub(crate) mod tests {
                 open: 0,
             }],
             balance: Balance { rows_in: 10, kept: 7, rejected: 2, failed: 1, ..Balance::default() },
+            diversity: DiversityRecord::default(),
             sources: vec![SourceRecord { path: "seeds.jsonl".into(), sha256: "cd".into() }],
             parts: vec![],
             run: RunRecord {

@@ -31,6 +31,7 @@ use crate::teacher::pool::Account;
 use crate::teacher::process::MINIMAL_ENV;
 use crate::teacher::wire::Teacher;
 
+mod diversity;
 #[cfg(test)]
 mod fixture;
 pub mod output;

@@ -12,14 +12,15 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::data::manifest::{
-    Balance, Manifest, PartRecord, PipelineRecord, RunRecord, SpendingRecord, SpentRecord, StepRecord,
-    TeacherRecord,
+    Balance, DiversityRecord, Manifest, PartRecord, PipelineRecord, RunRecord, SpendingRecord, SpentRecord,
+    StepRecord, TeacherRecord,
 };
 use crate::data::publish::Publication;
 use crate::data::write::{Part, PartOptions, PartWriter, WriteError};
 use crate::engine::{End, Ended, Finish};
 use crate::pipeline::check::Pipeline;
 use crate::row::{CallMark, Fields, Row, Type, Value};
+use crate::run::diversity::Varied;
 use crate::run::{Options, Run, RunError};
 use crate::store::{Amount, Key, Store, StoreError};
 
@@ -58,6 +59,7 @@ pub struct Output {
     rejects: PartWriter,
     failures: PartWriter,
     models: Models,
+    varied: Varied,
 }
 
 /// What the writer needs of the pipeline.
@@ -71,6 +73,7 @@ pub struct Written {
     publication: Publication,
     kept: Vec<Part>,
     models: Models,
+    diversity: DiversityRecord,
 }
 
 impl Output {
@@ -103,9 +106,11 @@ impl Output {
         let rejects = PartWriter::create(&folder.join("rejects"), end_columns(), parts.clone())?;
         let failures = PartWriter::create(&folder.join("failures"), end_columns(), parts)?;
         let steps = pipeline.steps.iter().map(|step| step.name.clone()).collect();
+        let varied = Varied::new(pipeline).map_err(|error| not_measured(&error))?;
         let pipeline = PipelineShape { columns, steps };
         let models = Models::new();
-        Ok(Output { pipeline, store: store.clone(), publication, kept, index, rejects, failures, models })
+        let store = store.clone();
+        Ok(Output { pipeline, store, publication, kept, index, rejects, failures, models, varied })
     }
 
     /// Writes every end as it comes, until the engine hangs up.
@@ -114,6 +119,7 @@ impl Output {
             for call in &row.calls {
                 self.models.entry(Arc::clone(&call.teacher)).or_default().insert(Arc::clone(&call.model));
             }
+            self.varied.see(&row, &end).map_err(|error| not_measured(&error))?;
             match end {
                 End::Split { .. } => {}
                 End::Kept => self.keep(row)?,
@@ -132,7 +138,9 @@ impl Output {
         }
         self.rejects.finish()?;
         self.failures.finish()?;
-        Ok(Written { publication: self.publication, kept: self.kept.finish()?, models: self.models })
+        let diversity = self.varied.finish().map_err(|error| not_measured(&error))?;
+        let kept = self.kept.finish()?;
+        Ok(Written { publication: self.publication, kept, models: self.models, diversity })
     }
 
     fn keep(&mut self, mut row: Row) -> Result<(), WriteError> {
@@ -178,6 +186,10 @@ impl Output {
         let body = self.store.reply(key).ok()??.reply().ok()?;
         Some(String::from_utf8_lossy(&body).into_owned())
     }
+}
+
+fn not_measured(error: &std::io::Error) -> RunError {
+    RunError::Io(format!("the diversity of the texts cannot be measured: {error}"))
 }
 
 /// Which row it is and what it is made of.
@@ -307,6 +319,7 @@ impl Written {
                 failed: tally.failed,
                 open: tally.open,
             },
+            diversity: self.diversity.clone(),
             sources: run.sources().to_vec(),
             parts: self.kept.iter().map(|part| PartRecord::new(epoch, !finish.complete, part)).collect(),
             run: RunRecord {

@@ -195,7 +195,7 @@ impl NearIndex {
 
 /// The Jaccard similarity of two ascending sets if it is at least `threshold`; stops as soon as it
 /// cannot be.
-fn jaccard_from(left: &[u32], right: &[u32], threshold: f64) -> Option<f64> {
+pub(super) fn jaccard_from(left: &[u32], right: &[u32], threshold: f64) -> Option<f64> {
     let total = left.len() + right.len();
     // i / (total - i) >= t means i >= t * total / (1 + t). One less, for what rounding may do; the exact
     // comparison comes last.
