@@ -2,6 +2,8 @@
 //!
 //! Pure. The only place that names the JSON Schema validator, whose API moves.
 
+use std::sync::Arc;
+
 use serde_json::{Map, json};
 
 use crate::row::{Type, Value};
@@ -92,7 +94,7 @@ fn object_type(schema: &Value) -> Type {
 
 /// A compiled JSON Schema.
 pub struct Shape {
-    schema: Value,
+    schema: Arc<Value>,
     validator: jsonschema::Validator,
 }
 
@@ -107,10 +109,10 @@ impl Shape {
                 false => format!("at {place}: {error}"),
             }
         })?;
-        Ok(Shape { schema: schema.clone(), validator })
+        Ok(Shape { schema: Arc::new(schema.clone()), validator })
     }
 
-    pub fn schema(&self) -> &Value {
+    pub fn schema(&self) -> &Arc<Value> {
         &self.schema
     }
 

@@ -349,6 +349,7 @@ name: x # ```
     fn a_card_says_how_varied_the_rows_are() {
         let numbers = Numbers {
             texts: 7,
+            measured: 7,
             words: 700,
             words_of_a_text: [80, 100, 120],
             distinct: [0.1, 0.51, 0.9],

@@ -232,7 +232,7 @@ fn names_a_tag(tag: &str) -> bool {
 
 impl Form {
     /// The schema to hold the model to, if the form has one.
-    pub fn schema(&self) -> Option<&Value> {
+    pub fn schema(&self) -> Option<&Arc<Value>> {
         match self {
             Form::Json(shape) => Some(shape.schema()),
             Form::Text | Form::List | Form::Code(_) | Form::Tag(_) => None,
@@ -368,9 +368,7 @@ pub struct Told {
 
 /// What is asked about a row.
 struct Ready {
-    messages: Vec<Message>,
     tools: Option<Arc<Toolbox>>,
-    /// Everything but the messages.
     request: Request,
 }
 
@@ -395,20 +393,20 @@ impl Question {
         let images = images.map_err(Unanswered::Rejected)?;
         // A row's own tools stand before its messages in what a provider caches.
         let shared = if self.has_own_tools() { Shared::default() } else { shared };
-        let request = Request { images, shared, ..self.request(tools.as_deref()) };
-        Ok(Ready { messages, tools, request })
+        let request = Request { images, shared, ..self.request(messages, tools.as_deref()) };
+        Ok(Ready { tools, request })
     }
 
     /// Says something in a conversation, of which `told` is what was said before.
-    pub async fn say(&self, row: &mut Row, sample: u32, told: &[Message]) -> Result<Answer, Unanswered> {
-        self.answer(row, sample, &self.request(None), told, true).await
+    pub async fn say(&self, row: &mut Row, sample: u32, told: Vec<Message>) -> Result<Answer, Unanswered> {
+        self.answer(row, sample, &mut self.request(told, None), true).await
     }
 
     async fn told(&self, row: &mut Row, sample: u32, ready: Ready) -> Result<Told, Unanswered> {
-        let Ready { mut messages, tools, request } = ready;
+        let Ready { tools, mut request } = ready;
         let mut repairs = 0;
         loop {
-            let answer = self.answer(row, sample, &request, &messages, repairs == 0).await?;
+            let answer = self.answer(row, sample, &mut request, repairs == 0).await?;
             let complaint = match self.read(&answer, tools.as_deref()) {
                 Ok((value, calls)) => {
                     let Answer { reasoning, logprobs, .. } = answer;
@@ -424,7 +422,7 @@ impl Question {
                 return Err(Unanswered::Rejected(Reason::new("unparsable", evidence)));
             }
             repairs += 1;
-            messages.extend(shown_again(&answer, &complaint));
+            request.messages.extend(shown_again(&answer, &complaint));
         }
     }
 
@@ -440,35 +438,29 @@ impl Question {
         }
     }
 
-    /// A whole answer: cut ones are continued if the step says so.
+    /// A whole answer: cut ones are continued if the step says so. The request is left as it was.
     async fn answer(
         &self,
         row: &mut Row,
         sample: u32,
-        request: &Request,
-        messages: &[Message],
+        request: &mut Request,
         is_first: bool,
     ) -> Result<Answer, Unanswered> {
-        let mut request = Request { messages: messages.to_vec(), ..request.clone() };
+        let told = request.messages.len();
         let mut whole: Option<Answer> = None;
         let mut continued = 0;
         loop {
             let share = self.manner.share.filter(|_| is_first && continued == 0);
-            let piece = self.call(row, sample, share, &mut request).await?;
-            let (text, finish) = (piece.text.clone(), piece.finish);
+            let piece = self.call(row, sample, share, request).await?;
+            let goes_on = piece.finish == Finish::Length && continued < self.manner.continue_attempts;
+            let text = if goes_on { piece.text.clone() } else { String::new() };
             let so_far = match whole.take() {
                 Some(before) => joined(before, piece),
                 None => piece,
             };
-            match finish {
-                Finish::Stop => return Ok(so_far),
-                Finish::Refusal => {
-                    return Err(Unanswered::Rejected(Reason::new("refused", json!({"text": so_far.text}))));
-                }
-                Finish::Length if continued == self.manner.continue_attempts => {
-                    return Err(Unanswered::Rejected(Reason::new("truncated", json!({"text": so_far.text}))));
-                }
-                Finish::Length => {}
+            if !goes_on {
+                request.messages.truncate(told);
+                return ended(so_far);
             }
             continued += 1;
             whole = Some(so_far);
@@ -504,10 +496,10 @@ impl Question {
         })
     }
 
-    fn request(&self, tools: Option<&Toolbox>) -> Request {
+    fn request(&self, messages: Vec<Message>, tools: Option<&Toolbox>) -> Request {
         let manner = &self.manner;
         Request {
-            messages: Vec::new(),
+            messages,
             shared: Shared::default(),
             images: Vec::new(),
             temperature: manner.temperature,
@@ -523,6 +515,16 @@ impl Question {
             extra: manner.extra.clone(),
         }
     }
+}
+
+/// An answer that nothing follows.
+fn ended(answer: Answer) -> Result<Answer, Unanswered> {
+    let code = match answer.finish {
+        Finish::Stop => return Ok(answer),
+        Finish::Refusal => "refused",
+        Finish::Length => "truncated",
+    };
+    Err(Unanswered::Rejected(Reason::new(code, json!({"text": answer.text}))))
 }
 
 /// A cut answer and how it went on.

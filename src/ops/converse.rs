@@ -285,7 +285,7 @@ impl Said {
         });
         let request: Vec<Message> = told.iter().cloned().chain(said).collect();
         let at = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
-        match side.say(row, at, &request).await {
+        match side.say(row, at, request).await {
             Ok(answer) => match side.form.read(&answer.text) {
                 Ok(_) => Ok(answer.text),
                 Err(error) => {

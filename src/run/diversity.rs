@@ -39,45 +39,44 @@ struct Axis {
 }
 
 impl Varied {
-    pub fn new(pipeline: &Pipeline) -> std::io::Result<Varied> {
+    pub fn new(pipeline: &Pipeline) -> Varied {
         let mut fields = Vec::new();
         for (name, kind) in &pipeline.columns {
             texts_of(name, kind, &mut fields);
         }
-        let measured = fields.into_iter().map(|path| Ok((FieldPath::parse(&path), Diversity::new()?)));
+        let measured = fields.iter().map(|path| (FieldPath::parse(path), Diversity::default()));
         let sample = pipeline.file.source.sample.as_ref();
         // The check read the same files: there is nothing to report here.
         let loaded = sample.and_then(|sample| load_axes(&sample.draw, &pipeline.base).ok());
         let axis = |(field, of): (String, Option<u64>)| Axis { field, seen: HashSet::new(), of };
-        Ok(Varied {
-            fields: measured.collect::<std::io::Result<_>>()?,
+        Varied {
+            fields: measured.collect(),
             axes: loaded.iter().flat_map(crate::axes::Axes::sizes).map(axis).collect(),
             cells: HashSet::new(),
             cells_of: loaded.and_then(|axes| axes.cells()).map(|cells| cells as f64),
             stretches: Stretches::default(),
-        })
-    }
-
-    /// A row that came to an end; rows come in row order.
-    pub fn see(&mut self, row: &Row, end: &End) -> std::io::Result<()> {
-        match end {
-            End::Kept => {
-                self.stretches.count(&row.id, false);
-                self.keep(row)
-            }
-            End::Rejected { reason, .. } => {
-                self.stretches.count(&row.id, DUPLICATES.contains(&&*reason.code));
-                Ok(())
-            }
-            End::Failed { .. } | End::Split { .. } => Ok(()),
         }
     }
 
-    fn keep(&mut self, row: &Row) -> std::io::Result<()> {
+    /// A row that came to an end; rows come in row order.
+    pub fn see(&mut self, row: &Row, end: &End) {
+        match end {
+            End::Kept => {
+                self.stretches.count(&row.id, false);
+                self.keep(row);
+            }
+            End::Rejected { reason, .. } => {
+                self.stretches.count(&row.id, DUPLICATES.contains(&&*reason.code));
+            }
+            End::Failed { .. } | End::Split { .. } => {}
+        }
+    }
+
+    fn keep(&mut self, row: &Row) {
         let name = xxh3_64(row.draw_key().as_bytes());
         for (path, diversity) in &mut self.fields {
             if let Some(text) = path.text(&row.fields) {
-                diversity.add(name, text)?;
+                diversity.add(name, text);
             }
         }
         let mut cell = Vec::new();
@@ -87,14 +86,13 @@ impl Varied {
             put(&mut axis.seen, value);
         }
         put(&mut self.cells, xxh3_64(&cell));
-        Ok(())
     }
 
     pub fn finish(self) -> std::io::Result<DiversityRecord> {
         let mut fields = Vec::new();
         for (path, diversity) in self.fields {
             let numbers = diversity.numbers()?;
-            if numbers.texts > 0 && numbers.words as f64 >= WORDS_MIN * numbers.texts as f64 {
+            if numbers.texts > 0 && numbers.words as f64 >= WORDS_MIN * numbers.measured as f64 {
                 fields.push(FieldDiversity { field: path.to_string(), numbers });
             }
         }

@@ -106,7 +106,7 @@ impl Output {
         let rejects = PartWriter::create(&folder.join("rejects"), end_columns(), parts.clone())?;
         let failures = PartWriter::create(&folder.join("failures"), end_columns(), parts)?;
         let steps = pipeline.steps.iter().map(|step| step.name.clone()).collect();
-        let varied = Varied::new(pipeline).map_err(|error| not_measured(&error))?;
+        let varied = Varied::new(pipeline);
         let pipeline = PipelineShape { columns, steps };
         let models = Models::new();
         let store = store.clone();
@@ -119,7 +119,7 @@ impl Output {
             for call in &row.calls {
                 self.models.entry(Arc::clone(&call.teacher)).or_default().insert(Arc::clone(&call.model));
             }
-            self.varied.see(&row, &end).map_err(|error| not_measured(&error))?;
+            self.varied.see(&row, &end);
             match end {
                 End::Split { .. } => {}
                 End::Kept => self.keep(row)?,
@@ -138,7 +138,9 @@ impl Output {
         }
         self.rejects.finish()?;
         self.failures.finish()?;
-        let diversity = self.varied.finish().map_err(|error| not_measured(&error))?;
+        let diversity = self.varied.finish().map_err(|error| {
+            RunError::Io(format!("the diversity of the texts cannot be measured: {error}"))
+        })?;
         let kept = self.kept.finish()?;
         Ok(Written { publication: self.publication, kept, models: self.models, diversity })
     }
@@ -186,10 +188,6 @@ impl Output {
         let body = self.store.reply(key).ok()??.reply().ok()?;
         Some(String::from_utf8_lossy(&body).into_owned())
     }
-}
-
-fn not_measured(error: &std::io::Error) -> RunError {
-    RunError::Io(format!("the diversity of the texts cannot be measured: {error}"))
 }
 
 /// Which row it is and what it is made of.

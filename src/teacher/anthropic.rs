@@ -50,8 +50,9 @@ impl WireFormat for Anthropic {
         let by_tool = api.structured(ApiFormat::Anthropic) == Structured::Tool;
         let schema = request.schema.as_ref().filter(|schema| by_tool && is_object(schema));
         let structured = if schema.is_some() { Structured::Tool } else { Structured::Prompt };
-        let (system, spoken): (Vec<Message>, Vec<Message>) =
-            told_messages(request, structured).into_iter().partition(|message| message.role == Role::System);
+        let told = told_messages(request, structured);
+        let (system, spoken): (Vec<&Message>, Vec<&Message>) =
+            told.iter().partition(|message| message.role == Role::System);
         let mut body = Map::new();
         body.insert("model".to_owned(), Value::from(api.model.as_str()));
         body.insert("max_tokens".to_owned(), request.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT).into());
@@ -75,7 +76,7 @@ impl WireFormat for Anthropic {
         }
         if let Some(schema) = schema {
             let tool =
-                json!({ "name": ANSWER_TOOL, "description": ANSWER_TOOL_ABOUT, "input_schema": schema });
+                json!({ "name": ANSWER_TOOL, "description": ANSWER_TOOL_ABOUT, "input_schema": **schema });
             body.insert("tools".to_owned(), json!([tool]));
             body.insert("tool_choice".to_owned(), json!({ "type": "tool", "name": ANSWER_TOOL }));
         }
@@ -322,7 +323,7 @@ mod tests {
         let message = |role, content: &str| Message { role, content: content.to_owned() };
         Request {
             messages: vec![message(Role::System, "s"), message(Role::User, "u")],
-            schema,
+            schema: schema.map(Into::into),
             ..Request::default()
         }
     }

@@ -42,17 +42,18 @@ impl WireFormat for Gemini {
 
     fn body(&self, api: &Api, request: &Request) -> Map<String, Value> {
         let structured = api.structured(ApiFormat::Gemini);
-        let (system, spoken): (Vec<Message>, Vec<Message>) =
-            told_messages(request, structured).into_iter().partition(|message| message.role == Role::System);
+        let told = told_messages(request, structured);
+        let (system, spoken): (Vec<&Message>, Vec<&Message>) =
+            told.iter().partition(|message| message.role == Role::System);
         let part = |message: &Message| json!({ "text": message.content });
         let turn = |message: &Message| json!({ "role": role(message.role), "parts": [part(message)] });
         let mut body = Map::new();
         body.insert("model".to_owned(), Value::from(api.model.as_str()));
         if !system.is_empty() {
-            let parts: Vec<Value> = system.iter().map(part).collect();
+            let parts: Vec<Value> = system.into_iter().map(part).collect();
             body.insert("systemInstruction".to_owned(), json!({ "parts": parts }));
         }
-        let mut turns: Value = spoken.iter().map(turn).collect();
+        let mut turns: Value = spoken.into_iter().map(turn).collect();
         illustrate(Some(&mut turns), "parts", &request.images, image, |text| json!({ "text": text }));
         body.insert("contents".to_owned(), turns);
         let config = generation_config(request, structured);
@@ -277,7 +278,7 @@ fn generation_config(request: &Request, structured: Structured) -> Map<String, V
     if let (Some(schema), Structured::JsonSchema | Structured::JsonObject) = (&request.schema, structured) {
         config.insert("responseMimeType".to_owned(), Value::from("application/json"));
         if structured == Structured::JsonSchema {
-            config.insert("responseJsonSchema".to_owned(), schema.clone());
+            config.insert("responseJsonSchema".to_owned(), Value::clone(schema));
         }
     }
     config
@@ -432,7 +433,7 @@ mod tests {
             ],
             temperature: Some(0.5),
             max_tokens: Some(9),
-            schema: Some(json!({ "type": "integer" })),
+            schema: Some(json!({ "type": "integer" }).into()),
             extra: Map::from_iter([("generationConfig".to_owned(), json!({ "topK": 4 }))]),
             ..Request::default()
         }

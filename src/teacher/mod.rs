@@ -3,6 +3,7 @@
 //! This file has the words that all wire formats share: what is asked, what came back, what went
 //! wrong. One file per wire format; none of them decides about retries, limits or money.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -67,7 +68,7 @@ pub struct Request {
     pub stop: Vec<String>,
     pub seed: Option<i64>,
     /// The shape the answer must have, for servers that can hold a model to one.
-    pub schema: Option<Value>,
+    pub schema: Option<Arc<Value>>,
     /// What the model may call.
     pub tools: Vec<Tool>,
     /// Whether it must; the server's default when absent.

@@ -62,7 +62,7 @@ impl WireFormat for OpenAi {
         }
         match (&request.schema, structured) {
             (Some(schema), Structured::JsonSchema) => {
-                let shape = json!({ "name": "answer", "schema": schema, "strict": fits_strict(schema) });
+                let shape = json!({ "name": "answer", "schema": **schema, "strict": fits_strict(schema) });
                 let shape = json!({ "type": "json_schema", "json_schema": shape });
                 body.insert("response_format".to_owned(), shape);
             }
@@ -534,7 +534,7 @@ mod tests {
             max_tokens: Some(9),
             stop: vec!["x".to_owned()],
             seed: Some(7),
-            schema: Some(json!({ "type": "integer" })),
+            schema: Some(json!({ "type": "integer" }).into()),
             extra: Map::from_iter([("top_p".to_owned(), json!(1)), ("model".to_owned(), json!("other"))]),
             ..Request::default()
         };

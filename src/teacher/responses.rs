@@ -66,7 +66,7 @@ impl WireFormat for Responses {
             (Some(schema), Structured::JsonSchema) => {
                 let strict = fits_strict(schema);
                 let shape =
-                    json!({ "type": "json_schema", "name": "answer", "schema": schema, "strict": strict });
+                    json!({ "type": "json_schema", "name": "answer", "schema": **schema, "strict": strict });
                 body.insert("text".to_owned(), json!({ "format": shape }));
             }
             (Some(_), Structured::JsonObject) => {
@@ -329,7 +329,7 @@ mod tests {
             ],
             temperature: Some(0.5),
             max_tokens: Some(9),
-            schema: Some(json!({ "type": "integer" })),
+            schema: Some(json!({ "type": "integer" }).into()),
             extra: Map::from_iter([("reasoning".to_owned(), json!({ "effort": "low" }))]),
             ..Request::default()
         };
