@@ -28,12 +28,18 @@ const DECREASE: std::ops::RangeInclusive<f64> = 0.5..=0.97;
 /// The same when nothing is known of what was granted.
 const DECREASE_BLIND: f64 = 0.7;
 
-/// How fast the rate grows after a refusal: by a thousandth a second, twice that every ten seconds. So the
-/// rate stays about the truth for half a minute (a strict server with a burst of one second refuses one
-/// call in a thousand), and a limit that has tripled is found in about a minute.
-const GROWTH_PER_S: f64 = 0.001;
+/// How fast the rate grows after a refusal: by this share a second, twice that every ten seconds. So it stays
+/// about the truth for a quarter of a minute. As it ends with a refusal at the least, it goes slower where calls
+/// are few: fast from so many calls a second on, so that one in some hundreds is refused.
+const GROWTH_PER_S: std::ops::RangeInclusive<f64> = 0.001..=0.003;
+const GROWTH_CALLS_PER_S: f64 = 30.0;
 const GROWTH_DOUBLES_S: f64 = 10.0;
-const GROWTH_PER_S_MAX: f64 = 0.1;
+const GROWTH_PER_S_MAX: f64 = 0.2;
+
+/// A server that grants more than it did before the last refusal allows more by now. For each second's worth of
+/// that the rate grows faster by this share of it a second: one that has tripled is found in a quarter of a
+/// minute.
+const GROWTH_PER_SURPLUS_S: f64 = 0.2;
 
 /// How often the rate is set anew while it grows.
 const GROWTH_EVERY: Duration = Duration::from_millis(100);
@@ -82,6 +88,8 @@ pub struct Allowance {
     recent: [Option<Mark>; 2],
     /// Until when it last held somebody back.
     held_until: Option<Duration>,
+    /// What the server granted per minute until the last refusal.
+    measured: Option<f64>,
     /// How long it has been growing.
     growing: Duration,
     grown_at: Duration,
@@ -120,6 +128,7 @@ impl Allowance {
             mark: None,
             recent: [None; 2],
             held_until: None,
+            measured: None,
             growing: Duration::ZERO,
             grown_at: now,
             slowed_at: None,
@@ -198,7 +207,8 @@ impl Allowance {
         }
         self.growing += passed;
         self.grown_at = now;
-        let growth = GROWTH_PER_S * (self.growing.as_secs_f64() / GROWTH_DOUBLES_S).exp2();
+        let growth = self.growth_per_s(now) * (self.growing.as_secs_f64() / GROWTH_DOUBLES_S).exp2();
+        let growth = growth + GROWTH_PER_SURPLUS_S * self.surplus_s(now);
         let growth = growth.min(GROWTH_PER_S_MAX) * passed.as_secs_f64();
         self.set_rate(now, (self.rate * (1.0 + growth)).min(most));
     }
@@ -235,7 +245,7 @@ impl Allowance {
     /// Back to what the server told last, or else the file.
     fn restart(&mut self, now: Duration) {
         self.forget();
-        (self.growing, self.restarted_at) = (Duration::ZERO, now);
+        (self.measured, self.growing, self.restarted_at) = (None, Duration::ZERO, now);
         match self.told.or(self.configured) {
             Some(limit) => self.set_rate(now, limit as f64),
             None => (self.bucket, self.rate) = (None, f64::INFINITY),
@@ -265,7 +275,8 @@ impl Allowance {
         if sent_at < self.restarted_at || now < self.deaf_until || self.are_strays(now) {
             return;
         }
-        let granted = self.granted_per_minute(now, asked).map(|granted| granted * BELOW_GRANTED);
+        self.measured = self.granted_per_minute(now, asked);
+        let granted = self.measured.map(|granted| granted * BELOW_GRANTED);
         let measured = self.mark.is_some_and(|mark| mark.burst_s == 0.0);
         self.mark = Some(Mark { at: now, granted: self.granted, burst_s: 0.0 });
         (self.growing, self.grown_at) = (Duration::ZERO, now);
@@ -307,6 +318,21 @@ impl Allowance {
         let old = self.mark.is_some_and(|mark| now.saturating_sub(mark.at) > RECENT);
         let lately = self.recent[0].and_then(since).filter(|_| old);
         [self.mark.and_then(since), lately].into_iter().flatten().reduce(f64::max)
+    }
+
+    fn growth_per_s(&self, now: Duration) -> f64 {
+        let seconds = self.slowed_at.map_or(0.0, |at| now.saturating_sub(at).as_secs_f64());
+        let calls_per_s = f64::from(self.calls) / seconds.max(1.0);
+        let fast = GROWTH_PER_S.end() * calls_per_s / GROWTH_CALLS_PER_S;
+        fast.clamp(*GROWTH_PER_S.start(), *GROWTH_PER_S.end())
+    }
+
+    /// By how much more was granted since the last mark than what was measured before it, in seconds of that.
+    /// A server whose limit is still the same has no more to give.
+    fn surplus_s(&self, now: Duration) -> f64 {
+        let Some((measured, mark)) = self.measured.zip(self.mark) else { return 0.0 };
+        let worth_s = (self.granted - mark.granted) * 60.0 / (measured * self.share).max(1e-6);
+        (worth_s - now.saturating_sub(mark.at).as_secs_f64() - mark.burst_s).max(0.0)
     }
 
     fn set_rate(&mut self, now: Duration, per_minute: f64) {

@@ -319,6 +319,24 @@ fn a_limit_that_falls_and_rises_is_found() {
 }
 
 #[test]
+fn a_limit_that_rises_is_found_in_a_quarter_of_a_minute() {
+    // Whenever it rises after it fell: the last refusal is a moment ago or a while.
+    let mut missed_s = Vec::new();
+    for rise in (40..80).step_by(3).map(f64::from) {
+        let limit = |second: f64| if (20.0..rise).contains(&second) { 2_000 } else { 6_000 };
+        let (_, seen) = learn((Some(6_000), None), rise + 40.0, limit, |_| None);
+        let used = seen.used(rise + 25.0..rise + 40.0, 6_000.0);
+        assert!(used >= 0.97, "{used} from 25 s after it rose at {rise}");
+        let refused = seen.refused(30.0..rise);
+        assert!(refused <= 0.005, "{refused} refused before it rose at {rise}");
+        missed_s.push(40.0 * (1.0 - seen.used(rise..rise + 40.0, 6_000.0)));
+    }
+    // As if it went on at the third that it was for so long.
+    let low_s = missed_s.iter().sum::<f64>() / missed_s.len() as f64 * 1.5;
+    assert!(low_s <= 16.0, "{low_s} s at a third");
+}
+
+#[test]
 fn worst_case_reservations_waste_nothing() {
     check_worst_cases(false);
 }
