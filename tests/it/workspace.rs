@@ -175,3 +175,34 @@ pub fn until(otherwise: &str, holds: &dyn Fn() -> bool) {
     }
     panic!("{otherwise}");
 }
+
+/// Starts a run of `p.yaml` and kills it after a while; whether it was still running.
+pub fn killed(workspace: &Workspace, after: Duration) -> bool {
+    let mut child = workspace
+        .command(&["run", "p.yaml", "--json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(after);
+    let running = child.try_wait().unwrap().is_none();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    running
+}
+
+/// Small pseudo-random numbers; the moments need not be the same every time.
+pub struct Moments(u64);
+
+impl Moments {
+    pub fn new() -> Moments {
+        Moments(0x9E37_79B9_7F4A_7C15 ^ u64::from(std::process::id()))
+    }
+
+    pub fn next(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
