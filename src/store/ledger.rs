@@ -322,7 +322,12 @@ pub(super) fn read_spent(connection: &Connection, sum: &str, process: i64) -> ru
 
 /// What a day has come to, when it has no room for a call. What this batch knows of it is never too little,
 /// and may be too much: calls were settled since.
-fn full_day(desk: &mut Desk, day: &Arc<str>, worst: Amount, caps: Caps) -> rusqlite::Result<Option<Spent>> {
+pub(super) fn full_day(
+    desk: &mut Desk,
+    day: &Arc<str>,
+    worst: Amount,
+    caps: Caps,
+) -> rusqlite::Result<Option<Spent>> {
     let has_room = |spent: &Spent| caps.passed_by(spent.worst().plus(worst)).is_none();
     let known = desk.day.take().filter(|(known, spent)| known == day && has_room(spent));
     let mut spent = match known {

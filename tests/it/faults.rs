@@ -104,3 +104,41 @@ save: {{ parquet: out }}
     assert_eq!(status.code(), Some(1));
     assert_eq!(teacher.stats()["requests"], 1);
 }
+
+#[test]
+fn every_vector_comes_through_faults_and_limits() {
+    let faults = ["500", "503", "reset", "truncated-json", "cut-body", "error-200", "html"];
+    let faults: Vec<String> = faults.iter().map(|kind| format!("{kind}=0.015")).collect();
+    let mut args = vec!["--latency-ms", "2", "--requests-per-minute", "30000", "--burst-s", "1"];
+    for fault in &faults {
+        args.extend(["--fault", fault]);
+    }
+    let teacher = FakeTeacher::start(&args);
+    let workspace = Workspace::new();
+    workspace.write("rows.jsonl", &rows(1000));
+    workspace.write(
+        "p.yaml",
+        &format!(
+            r#"
+textmill: 1
+name: vectors
+teachers:
+  embedder:
+    embeddings: {{ url: "{}", model: fake }}
+    limits: {{ in_flight: 64, requests_per_minute: 30000 }}
+    attempts: 12
+source: {{ files: {{ path: rows.jsonl }} }}
+steps:
+  - embed: {{ teacher: embedder, field: topic, into: vector, dimensions: 8 }}
+save: {{ parquet: out }}
+"#,
+            teacher.url
+        ),
+    );
+    let accounts = workspace.json(&["run", "p.yaml", "--json"], 0);
+    assert_eq!(accounts["tally"]["kept"], 1000, "{accounts:#}");
+    let faults = &accounts["calls"]["vector"]["faults"];
+    for code in ["server_error", "cut_reply", "invalid_reply"] {
+        assert!(faults[code].as_u64().unwrap_or(0) > 5, "{code}: {faults}");
+    }
+}

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::Fault;
-use super::fault::{self, Meaning};
+use super::fault;
 use super::format::ApiFormat;
 use super::http::{HttpClient, RawReply, Sent};
 use crate::clock;
@@ -59,6 +59,15 @@ impl BatchApi {
             BatchApi::OpenAi => openai::status(batch),
             BatchApi::Anthropic => anthropic::status(batch),
         }
+    }
+
+    /// The batches of a page of the list, newest first.
+    fn listed(self, page: &Value) -> Vec<Listed> {
+        let listed = match self {
+            BatchApi::OpenAi => openai::listed,
+            BatchApi::Anthropic => anthropic::listed,
+        };
+        page["data"].as_array().into_iter().flatten().filter_map(listed).collect()
     }
 
     fn item(self, key: &str) -> (String, &'static str) {
@@ -262,13 +271,14 @@ impl BatchClient {
         let mut query = PAGE.to_owned();
         loop {
             let page = self.ask(self.api.path(), &query, None).await?;
-            let (batches, more) = match self.api {
-                BatchApi::OpenAi => openai::listed(&page),
-                BatchApi::Anthropic => anthropic::listed(&page),
-            };
+            let batches = self.api.listed(&page);
+            let last = batches.last().map(|batch| batch.id.clone()).filter(|_| page["has_more"] == true);
             let all = batches.len();
-            found.extend(batches.into_iter().take_while(|batch| batch.created_unix_ms >= unix_ms));
-            let Some(last) = more.filter(|_| found.len() % all.max(1) == 0) else { return Ok(found) };
+            let newer = batches.into_iter().take_while(|batch| batch.created_unix_ms >= unix_ms);
+            let before = found.len();
+            found.extend(newer);
+            let is_newer_whole = found.len() - before == all;
+            let Some(last) = last.filter(|_| is_newer_whole) else { return Ok(found) };
             let after = if self.api == BatchApi::OpenAi { "after" } else { "after_id" };
             query = format!("{PAGE}&{after}={last}");
         }
@@ -331,10 +341,7 @@ impl BatchClient {
 }
 
 fn meant(reply: &RawReply) -> Fault {
-    match fault::meaning(reply.status, &reply.headers, &reply.body, clock::unix_ms()) {
-        Meaning::Fault(fault) => fault,
-        Meaning::Refused(message) => Fault::BadRequest { message },
-    }
+    fault::meaning(reply.status, &reply.headers, &reply.body, clock::unix_ms()).fault()
 }
 
 fn named(made: &Value) -> Result<String, Fault> {

@@ -149,6 +149,16 @@ pub fn declined(fault: Fault, config: &FakeConfig, key: Option<&str>) -> Option<
     Some(reply)
 }
 
+/// What comes instead of an answer, after its latency.
+pub fn replaced(fault: Option<Fault>, key: Option<&str>) -> Option<Reply> {
+    match fault? {
+        Fault::ServerError => Some(server_error(500, key)),
+        Fault::Error200 => Some(server_error(200, key)),
+        Fault::Html => Some(Reply { content_type: "text/html", ..Reply::new(200, HTML) }),
+        _ => None,
+    }
+}
+
 /// The reply to `ask`, as a fault leaves it. (`Fault::Hang` has no reply; the server never gets here.)
 pub fn reply(
     config: &FakeConfig,
@@ -157,11 +167,8 @@ pub fn reply(
     fault: Option<Fault>,
     key: Option<&str>,
 ) -> Reply {
-    match fault {
-        Some(Fault::ServerError) => return server_error(500, key),
-        Some(Fault::Error200) => return server_error(200, key),
-        Some(Fault::Html) => return Reply { content_type: "text/html", ..Reply::new(200, HTML) },
-        _ => {}
+    if let Some(reply) = replaced(fault, key) {
+        return reply;
     }
     let mut choices = ask.think(config.seed, body_hash, config.reply_bytes, key);
     match fault {
@@ -290,7 +297,7 @@ fn cut_in_half(choice: &mut Choice) {
 }
 
 /// A completion's bytes, damaged on their way as the fault says.
-fn spoil(config: &FakeConfig, mut body: Vec<u8>, fault: Option<Fault>) -> Reply {
+pub fn spoil(config: &FakeConfig, mut body: Vec<u8>, fault: Option<Fault>) -> Reply {
     let half = body.len() / 2;
     match fault {
         Some(Fault::TruncatedJson) => {

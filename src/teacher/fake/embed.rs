@@ -1,11 +1,12 @@
-//! The vectors of a fake teacher: a function of the text and the seed. Knows no faults and no limits.
+//! The vectors of a fake teacher: a function of the text and the seed. Limits and most faults are not its.
 
 use serde::Deserialize;
 use serde_json::json;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::answer::Reply;
+use super::answer::{Reply, replaced, spoil};
 use super::chat::tokens;
+use super::config::{FakeConfig, Fault};
 use super::dice::Dice;
 
 /// Numbers of a vector where the request does not say.
@@ -22,31 +23,55 @@ struct Wire {
     dimensions: Option<u32>,
 }
 
-/// The reply to a request body.
-pub fn reply(seed: u64, body: &[u8]) -> Reply {
-    let bad = |message: &str, code| Reply::error(400, message, "invalid_request_error", code, None);
-    let wire: Wire = match serde_json::from_slice(body) {
-        Ok(wire) => wire,
-        Err(error) => return bad(&format!("the request body asks for no vector of a text: {error}"), None),
-    };
-    let tokens = tokens(wire.input.chars().count() as u64);
-    if tokens > TOKENS_MAX {
-        let message = format!("This model's maximum context length is {TOKENS_MAX} tokens");
-        return bad(&message, Some("context_length_exceeded"));
+/// What a request asks for.
+pub struct Embed {
+    model: String,
+    input: String,
+    dimensions: u32,
+    pub tokens: u64,
+}
+
+impl Embed {
+    /// Reads a request body.
+    ///
+    /// # Errors
+    /// The reply that says what is wrong with it.
+    pub fn read(body: &[u8], key: Option<&str>) -> Result<Embed, Reply> {
+        let bad = |message: &str, code| Reply::error(400, message, "invalid_request_error", code, key);
+        let Wire { model, input, dimensions } = serde_json::from_slice(body)
+            .map_err(|error| bad(&format!("the request body asks for no vector of a text: {error}"), None))?;
+        let tokens = tokens(input.chars().count() as u64);
+        if tokens > TOKENS_MAX {
+            let message = format!("This model's maximum context length is {TOKENS_MAX} tokens");
+            return Err(bad(&message, Some("context_length_exceeded")));
+        }
+        let dimensions = dimensions.unwrap_or(DIMENSIONS);
+        if input.is_empty() || !(1..=DIMENSIONS_MAX).contains(&dimensions) {
+            return Err(bad("`input` is empty, or `dimensions` are too few or too many", None));
+        }
+        Ok(Embed { model, input, dimensions, tokens })
     }
-    let dimensions = wire.dimensions.unwrap_or(DIMENSIONS);
-    if wire.input.is_empty() || !(1..=DIMENSIONS_MAX).contains(&dimensions) {
-        return bad("`input` is empty, or `dimensions` are too few or too many", None);
+
+    /// The reply, as a fault leaves it.
+    pub fn reply(&self, config: &FakeConfig, fault: Option<Fault>, key: Option<&str>) -> Reply {
+        if let Some(reply) = replaced(fault, key) {
+            return reply;
+        }
+        let mut dice = Dice::new(config.seed, xxh3_128(self.input.as_bytes()), VECTOR_SALT);
+        let numbers: Vec<f64> = (0..self.dimensions).map(|_| dice.unit() - 0.5).collect();
+        let length = numbers.iter().map(|number| number * number).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+        let vector: Vec<f64> = numbers.iter().map(|number| number / length).collect();
+        let mut data = vec![json!({ "object": "embedding", "index": 0, "embedding": vector })];
+        if fault == Some(Fault::EmptyChoices) {
+            data.clear();
+        }
+        let mut body = json!({ "object": "list", "model": self.model, "data": data });
+        if fault != Some(Fault::NoUsage) {
+            body["usage"] = json!({ "prompt_tokens": self.tokens, "total_tokens": self.tokens });
+        }
+        let reply = spoil(config, body.to_string().into_bytes(), fault);
+        Reply { input_tokens: self.tokens, ..reply }
     }
-    let mut dice = Dice::new(seed, xxh3_128(wire.input.as_bytes()), VECTOR_SALT);
-    let numbers: Vec<f64> = (0..dimensions).map(|_| dice.unit() - 0.5).collect();
-    let length = numbers.iter().map(|number| number * number).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
-    let vector: Vec<f64> = numbers.iter().map(|number| number / length).collect();
-    Reply::json(&json!({
-        "object": "list", "model": wire.model,
-        "data": [{ "object": "embedding", "index": 0, "embedding": vector }],
-        "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
-    }))
 }
 
 #[cfg(test)]
@@ -56,7 +81,11 @@ mod tests {
     use super::*;
 
     fn check(body: Value, status: u16) -> Value {
-        let reply = reply(1, body.to_string().as_bytes());
+        let config = FakeConfig { seed: 1, ..FakeConfig::default() };
+        let reply = match Embed::read(body.to_string().as_bytes(), None) {
+            Ok(embed) => embed.reply(&config, None, None),
+            Err(reply) => reply,
+        };
         assert_eq!(reply.status, status, "{body}");
         serde_json::from_slice(&reply.first).unwrap()
     }

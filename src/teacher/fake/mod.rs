@@ -8,7 +8,7 @@
 //! | route | reply |
 //! |---|---|
 //! | `POST /v1/chat/completions`, `/chat/completions` | a completion, an error or a fault |
-//! | `POST /v1/embeddings`, `/embeddings` | a vector of length 1 that is a function of the text; never a fault or a limit |
+//! | `POST /v1/embeddings`, `/embeddings` | a vector of length 1 that is a function of the text, an error or a fault |
 //! | `POST /v1/messages` | the same in Anthropic's shape |
 //! | `/v1/files`, `/v1/batches` | OpenAI's batches |
 //! | `/v1/messages/batches` | Anthropic's batches |

@@ -25,11 +25,10 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::answer::{self, Reply};
 use super::anthropic;
 use super::batch_routes::{self, Route, SharedBatches};
-use super::batches::Shape;
 use super::book::{Book, Busy, Call, Notes, SharedBook, Stats, open};
 use super::chat::Ask;
 use super::config::{FakeConfig, Fault};
-use super::embed;
+use super::embed::Embed;
 use super::limits::{header_duration, whole_ms};
 use super::wire::{ReplyBody, ResetSwitch, Socket};
 use crate::clock;
@@ -136,15 +135,14 @@ async fn exchange(
     }
     let other = match (&parts.method, route) {
         (&Method::POST, "/v1/chat/completions" | "/chat/completions") => {
-            return chat(&server, &parts, body, Shape::OpenAi, reset).await;
+            return ask(&server, &parts, body, Shape::Chat, reset).await;
         }
         (&Method::POST, "/v1/messages" | "/messages") => {
-            return chat(&server, &parts, body, Shape::Anthropic, reset).await;
+            return ask(&server, &parts, body, Shape::Messages, reset).await;
         }
-        (&Method::POST, "/v1/embeddings" | "/embeddings") => match read(body, BODY_MAX_BYTES).await? {
-            Some(body) => embed::reply(server.config.seed, &body),
-            None => Reply::error(413, "The request body is too large", "invalid_request_error", None, None),
-        },
+        (&Method::POST, "/v1/embeddings" | "/embeddings") => {
+            return ask(&server, &parts, body, Shape::Embeddings, reset).await;
+        }
         (&Method::GET, "/v1/models" | "/models") => {
             let model = json!({ "id": "fake", "object": "model", "created": 0, "owned_by": "textmill" });
             Reply::json(&json!({ "object": "list", "data": [model] }))
@@ -162,7 +160,46 @@ async fn exchange(
     Ok(response(other, HeaderMap::new(), None, reset))
 }
 
-async fn chat(
+/// What a route is asked for.
+#[derive(Clone, Copy)]
+enum Shape {
+    Chat,
+    Messages,
+    Embeddings,
+}
+
+/// What a request asks for, read.
+enum Wanted<'a> {
+    Text(Box<Ask<'a>>),
+    Vector(Embed),
+}
+
+impl Wanted<'_> {
+    fn read<'a>(shape: Shape, body: &'a [u8], key: Option<&str>) -> Result<Wanted<'a>, Reply> {
+        match shape {
+            Shape::Embeddings => Embed::read(body, key).map(Wanted::Vector),
+            Shape::Chat | Shape::Messages => Ask::read(body)
+                .map(|ask| Wanted::Text(Box::new(ask)))
+                .map_err(|message| Reply::error(400, &message, "invalid_request_error", None, key)),
+        }
+    }
+
+    fn worst_tokens(&self, config: &FakeConfig) -> u64 {
+        match self {
+            Wanted::Text(ask) => ask.worst_tokens(config.reply_bytes),
+            Wanted::Vector(embed) => embed.tokens,
+        }
+    }
+
+    fn reply(&self, config: &FakeConfig, hash: u128, fault: Option<Fault>, key: Option<&str>) -> Reply {
+        match self {
+            Wanted::Text(ask) => answer::reply(config, ask, hash, fault, key),
+            Wanted::Vector(embed) => embed.reply(config, fault, key),
+        }
+    }
+}
+
+async fn ask(
     server: &Server,
     parts: &Parts,
     body: Incoming,
@@ -188,10 +225,10 @@ async fn chat(
     headers.extend(request_id.map(|id| (REQUEST_ID, id)));
     let mut call = Call::arrive(&server.book, body_hash);
     let (reply, fault) = match shape {
-        Shape::OpenAi => answered(server, &mut call, &body, body_hash, key).await?,
-        Shape::Anthropic => {
+        Shape::Chat | Shape::Embeddings => answered(server, &mut call, shape, &body, body_hash, key).await?,
+        Shape::Messages => {
             let chat = anthropic::to_chat(&body).unwrap_or_else(String::into_bytes);
-            let (reply, fault) = answered(server, &mut call, &chat, body_hash, key).await?;
+            let (reply, fault) = answered(server, &mut call, shape, &chat, body_hash, key).await?;
             (anthropic::to_message(reply, &body), fault)
         }
     };
@@ -212,25 +249,26 @@ async fn read(body: Incoming, bytes_max: usize) -> io::Result<Option<Bytes>> {
     }
 }
 
-/// The reply to a chat request, when its time has come, and the fault that it shows.
+/// The reply to a request, when its time has come, and the fault that it shows.
 async fn answered(
     server: &Server,
     call: &mut Call,
+    shape: Shape,
     body: &[u8],
     body_hash: u128,
     key: Option<&str>,
 ) -> io::Result<(Reply, Option<Fault>)> {
     let config = &server.config;
-    let ask = match Ask::read(body) {
-        Ok(ask) => ask,
-        Err(message) => return Ok((Reply::error(400, &message, "invalid_request_error", None, key), None)),
+    let wanted = match Wanted::read(shape, body, key) {
+        Ok(wanted) => wanted,
+        Err(reply) => return Ok((reply, None)),
     };
     if let Some(places) = &server.places {
         call.queue();
         // The places are never closed.
         call.leave_queue(places.clone().acquire_owned().await.map_err(io::Error::other)?);
     }
-    let admitted = match call.admit(ask.worst_tokens(config.reply_bytes)) {
+    let admitted = match call.admit(wanted.worst_tokens(config)) {
         Ok(admitted) => admitted,
         Err(busy) => return Ok((too_many(&busy, config, key), None)),
     };
@@ -253,7 +291,7 @@ async fn answered(
     if !wait.is_zero() {
         sleep(wait).await;
     }
-    Ok((answer::reply(config, &ask, body_hash, fault, key), fault))
+    Ok((wanted.reply(config, body_hash, fault, key), fault))
 }
 
 /// How long a body that was not seen before hangs.
