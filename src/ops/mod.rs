@@ -21,6 +21,7 @@ mod command;
 mod converse;
 mod dedup_exact;
 mod dedup_near;
+mod dedup_semantic;
 mod draw;
 mod embed;
 mod escalate;
@@ -52,6 +53,7 @@ pub use command::{Command, serve_watch};
 pub use converse::Converse;
 pub use dedup_exact::DedupExact;
 pub use dedup_near::DedupNear;
+pub use dedup_semantic::DedupSemantic;
 pub use draw::{Draw, load_axes};
 pub use embed::Embed;
 pub use explode::Explode;
@@ -241,6 +243,7 @@ pub enum Op {
     Quality(Quality),
     DedupExact(DedupExact),
     DedupNear(DedupNear),
+    DedupSemantic(DedupSemantic),
     Command(Command),
 }
 
@@ -267,6 +270,7 @@ impl Op {
             Op::Quality(op) => op,
             Op::DedupExact(op) => op,
             Op::DedupNear(op) => op,
+            Op::DedupSemantic(op) => op,
             Op::Command(op) => op,
         }
     }
@@ -294,6 +298,7 @@ impl Op {
             Op::Quality(_) => "quality",
             Op::DedupExact(_) => "dedup_exact",
             Op::DedupNear(_) => "dedup_near",
+            Op::DedupSemantic(_) => "dedup_semantic",
             Op::Command(_) => "command",
         }
     }
@@ -321,6 +326,7 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("quality", include_str!("quality.rs")),
     ("dedup_exact", include_str!("dedup_exact.rs")),
     ("dedup_near", include_str!("dedup_near.rs")),
+    ("dedup_semantic", include_str!("dedup_semantic.rs")),
     ("command", include_str!("command.rs")),
 ];
 
@@ -374,6 +380,8 @@ pub struct StepFile {
     pub dedup_exact: Option<DedupExact>,
     /// Keep the first of texts that are nearly the same.
     pub dedup_near: Option<DedupNear>,
+    /// Keep the first of rows that mean nearly the same.
+    pub dedup_semantic: Option<DedupSemantic>,
     /// Have a program of your own decide about rows and add fields.
     pub command: Option<Command>,
 }
@@ -403,6 +411,7 @@ impl StepFile {
             step.quality.map(Op::Quality),
             step.dedup_exact.map(Op::DedupExact),
             step.dedup_near.map(Op::DedupNear),
+            step.dedup_semantic.map(Op::DedupSemantic),
             step.command.map(Op::Command),
         ];
         ops.into_iter().flatten().collect()
