@@ -31,6 +31,7 @@ mod images;
 mod judge;
 mod keep_if;
 mod limit;
+mod openings;
 mod parse;
 mod quality;
 mod refine;
@@ -53,6 +54,7 @@ pub use generate::Generate;
 pub use judge::{Judge, REASON_SUFFIX};
 pub use keep_if::KeepIf;
 pub use limit::Limit;
+pub use openings::Openings;
 pub use parse::Parse;
 pub use quality::Quality;
 pub use refine::Refine;
@@ -199,6 +201,7 @@ pub enum Op {
     Draw(Draw),
     Chunk(Chunk),
     Quality(Quality),
+    Openings(Openings),
     DedupExact(DedupExact),
     DedupNear(DedupNear),
     Command(Command),
@@ -222,6 +225,7 @@ impl Op {
             Op::Draw(op) => op,
             Op::Chunk(op) => op,
             Op::Quality(op) => op,
+            Op::Openings(op) => op,
             Op::DedupExact(op) => op,
             Op::DedupNear(op) => op,
             Op::Command(op) => op,
@@ -246,6 +250,7 @@ impl Op {
             Op::Draw(_) => "draw",
             Op::Chunk(_) => "chunk",
             Op::Quality(_) => "quality",
+            Op::Openings(_) => "openings",
             Op::DedupExact(_) => "dedup_exact",
             Op::DedupNear(_) => "dedup_near",
             Op::Command(_) => "command",
@@ -270,6 +275,7 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("draw", include_str!("draw.rs")),
     ("chunk", include_str!("chunk.rs")),
     ("quality", include_str!("quality.rs")),
+    ("openings", include_str!("openings.rs")),
     ("dedup_exact", include_str!("dedup_exact.rs")),
     ("dedup_near", include_str!("dedup_near.rs")),
     ("command", include_str!("command.rs")),
@@ -313,8 +319,10 @@ pub struct StepFile {
     pub draw: Option<Draw>,
     /// Cut a long text into passages, one row each.
     pub chunk: Option<Chunk>,
-    /// Reject texts that published heuristics call junk.
+    /// Reject texts that known heuristics call junk.
     pub quality: Option<Quality>,
+    /// Reject texts that begin like too many before them.
+    pub openings: Option<Openings>,
     /// Keep the first of rows that say the same.
     pub dedup_exact: Option<DedupExact>,
     /// Keep the first of texts that are nearly the same.
@@ -343,6 +351,7 @@ impl StepFile {
             step.draw.map(Op::Draw),
             step.chunk.map(Op::Chunk),
             step.quality.map(Op::Quality),
+            step.openings.map(Op::Openings),
             step.dedup_exact.map(Op::DedupExact),
             step.dedup_near.map(Op::DedupNear),
             step.command.map(Op::Command),
