@@ -11,6 +11,7 @@ venv=$(realpath "$(scripts/python-env.sh tests/parity)")
 cargo build --quiet --release --locked
 textmill=$(realpath "$target/release/textmill")
 
+trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
 size=small
 [ "${1:-}" = --big ] && size=big
 folder=${2:-$target/parity}

@@ -20,10 +20,8 @@ AGREEMENT_MIN = 0.999
 def thresholds(binary):
     """The rules' bounds, as the operator's own doc has them."""
     doc = subprocess.run([binary, "explain", "quality"], check=True, capture_output=True, text=True).stdout
-    found = re.findall(r"`(\w+)`\s+([≥≤])\s+([0-9.]+[0-9])", " ".join(doc.split()))
-    bounds = {rule: (sign, float(number)) for rule, sign, number in found}
-    single = re.findall(r"`(\w+)`\s+([≥≤])\s+([0-9])(?![0-9.])", " ".join(doc.split()))
-    return {rule: (sign, float(number)) for rule, sign, number in single} | bounds
+    found = re.findall(r"`(\w+)`\s+([≥≤])\s+([0-9]+(?:\.[0-9]+)?)", " ".join(doc.split()))
+    return {rule: (sign, float(number)) for rule, sign, number in found}
 
 
 def rows(dataset, column):

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use super::lines::split_lines;
+use super::lines::{occurrences, split_feeds, split_lines};
 use super::words::{Sentences, is_space, split};
 
 /// Words that a line needs to be kept (section 2.2).
@@ -48,7 +48,9 @@ impl Page {
             split(line, &mut |piece| sentences.take(piece));
             page.sentences += sentences.count;
         });
-        page.paragraphs = text.split('\n').filter(|line| line.chars().count() >= PARAGRAPH_CHARS_MIN).count();
+        let is_long =
+            |line: &str| line.len() >= PARAGRAPH_CHARS_MIN && line.chars().count() >= PARAGRAPH_CHARS_MIN;
+        page.paragraphs = split_feeds(text).filter(|(_, line)| is_long(line)).count();
         page
     }
 }
@@ -83,7 +85,7 @@ fn each_line(text: &str, mut take: impl FnMut(&str, &Found)) {
         if !plain.ends_with(LINE_ENDS) || plain.ends_with("...") || !words_fit(line) {
             continue;
         }
-        let mut found = Found { lorem_ipsum: 0, curly_brackets: plain.matches('{').count(), kept: true };
+        let mut found = Found { lorem_ipsum: 0, curly_brackets: occurrences(&plain, "{"), kept: true };
         for phrase in phrases.into_iter().flat_map(|phrases| phrases.find_iter(&plain)) {
             match phrase.as_str().as_bytes().first() {
                 Some(b'l' | b'L') => found.lorem_ipsum += 1,
@@ -113,7 +115,7 @@ fn words_fit(line: &str) -> bool {
 fn without_citations(line: &str) -> Cow<'_, str> {
     static CITATION: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new(r"\[\d*\]|\[edit\]|\[citation needed\]").ok());
-    match CITATION.as_ref().filter(|_| line.contains('[')) {
+    match CITATION.as_ref().filter(|_| memchr::memchr(b'[', line.as_bytes()).is_some()) {
         Some(citation) => citation.replace_all(line, ""),
         None => Cow::Borrowed(line),
     }

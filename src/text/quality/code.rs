@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use regex::bytes::Regex;
 
+use super::lines::split_feeds;
+
 /// StarCoder 2 (arXiv 2402.19173, section 4.1): long runs of Base64, of hexadecimal bytes, of `\u` escapes.
 const ENCODED: [&str; 3] = [
     r"[a-zA-Z0-9+/\n=]{64,}",
@@ -74,8 +76,7 @@ impl Code {
 
     fn count_lines(&mut self, text: &str) {
         let mut block = None;
-        let mut start = 0;
-        for line in text.split('\n') {
+        for (start, line) in split_feeds(text) {
             let end = start + line.len() + 1;
             // What stands behind the last line end is a line only if there is something.
             if line.is_empty() && end > text.len() {
@@ -91,7 +92,6 @@ impl Code {
             if is_comment(line, &mut block) {
                 self.comment_chars += chars;
             }
-            start = end;
         }
     }
 

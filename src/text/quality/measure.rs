@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::Judge;
 use super::c4::Page;
 use super::code::Code;
-use super::lines::{repeats, split_at_line_ends, split_lines, split_paragraphs};
+use super::lines::{occurrences, repeats, split_at_line_ends, split_feeds, split_lines, split_paragraphs};
 use super::phrases::{PhraseRule, Phrases};
 use super::rules::{Rule, RuleSet};
 use super::runs::Runs;
@@ -170,7 +170,7 @@ impl Stats {
         self.ratio(Rule::GopherWordsTooLong, words.plain_chars, words.plain);
         self.ratio(Rule::GopherAlphabetic, words.alphabetic, words.len());
         self.ratio(Rule::GopherHashes, text.bytes().filter(|byte| *byte == b'#').count(), words.len());
-        let ellipses = text.matches("...").count() + text.matches('…').count();
+        let ellipses = occurrences(text, "...") + occurrences(text, "…");
         self.ratio(Rule::GopherEllipses, ellipses, words.len());
 
         let (mut lines, mut bullets, mut trailing) = (0, 0, 0);
@@ -208,7 +208,7 @@ impl Stats {
 
     fn add_fineweb(&mut self, sample: &Sample<'_>) {
         let line = |line: &&str| !line.chars().all(is_space);
-        let lines: Vec<&str> = sample.text.split('\n').filter(line).collect();
+        let lines: Vec<&str> = split_feeds(sample.text).map(|(_, line)| line).filter(line).collect();
         let (of, mut ended, mut short) = (lines.len(), 0, 0);
         for line in &lines {
             ended += usize::from(line.ends_with(is_terminal));

@@ -6,6 +6,7 @@ use std::hash::BuildHasherDefault;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::lines::split_feeds;
 use super::words::Mixed;
 
 /// Words of a row that is looked for in the prompt; shorter rows are common property.
@@ -57,7 +58,7 @@ fn names(text: &str) -> impl Iterator<Item = (u64, Span)> {
 /// headings are underlined so.
 pub(super) fn open_fence(text: &str) -> Option<Span> {
     let mut open: Option<Span> = None;
-    for_lines(text, |start, line| {
+    split_feeds(text).for_each(|(start, line)| {
         let inner = line.trim();
         if !inner.starts_with("```") || inner.trim_start_matches('`').contains('`') {
             return;
@@ -70,14 +71,6 @@ pub(super) fn open_fence(text: &str) -> Option<Span> {
         }
     });
     open
-}
-
-fn for_lines<'a>(text: &'a str, mut take: impl FnMut(usize, &'a str)) {
-    let mut start = 0;
-    for line in text.split('\n') {
-        take(start, line);
-        start += line.len() + 1;
-    }
 }
 
 /// A last line of prose that stops in mid-sentence: where its end is.
@@ -117,7 +110,7 @@ pub(super) fn stub_bodies(text: &str) -> (usize, Option<Span>) {
     let mut open: Option<(usize, usize)> = None;
     let mut doc: Option<&str> = None;
     let mut body: Option<Span> = None;
-    for_lines(text, |start, line| {
+    split_feeds(text).for_each(|(start, line)| {
         let inner = line.trim();
         let depth = line.len() - line.trim_start().len();
         if let Some(end) = doc {

@@ -96,6 +96,7 @@ impl Exceptions {
         &ALL
     }
 
+    #[inline]
     pub(super) fn find(&self, text: &str) -> Option<Ends> {
         let bytes = text.as_bytes();
         let slot = slot(bytes);
