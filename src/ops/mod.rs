@@ -35,6 +35,7 @@ mod judge;
 mod keep_if;
 mod limit;
 mod number;
+mod openings;
 mod parse;
 mod quality;
 mod refine;
@@ -62,6 +63,7 @@ pub use generate::Generate;
 pub use judge::{Judge, REASON_SUFFIX};
 pub use keep_if::KeepIf;
 pub use limit::Limit;
+pub use openings::Openings;
 pub use parse::Parse;
 pub use quality::Quality;
 pub use refine::Refine;
@@ -241,6 +243,7 @@ pub enum Op {
     Draw(Draw),
     Chunk(Chunk),
     Quality(Quality),
+    Openings(Openings),
     DedupExact(DedupExact),
     DedupNear(DedupNear),
     DedupSemantic(DedupSemantic),
@@ -268,6 +271,7 @@ impl Op {
             Op::Draw(op) => op,
             Op::Chunk(op) => op,
             Op::Quality(op) => op,
+            Op::Openings(op) => op,
             Op::DedupExact(op) => op,
             Op::DedupNear(op) => op,
             Op::DedupSemantic(op) => op,
@@ -296,6 +300,7 @@ impl Op {
             Op::Draw(_) => "draw",
             Op::Chunk(_) => "chunk",
             Op::Quality(_) => "quality",
+            Op::Openings(_) => "openings",
             Op::DedupExact(_) => "dedup_exact",
             Op::DedupNear(_) => "dedup_near",
             Op::DedupSemantic(_) => "dedup_semantic",
@@ -324,6 +329,7 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("draw", include_str!("draw.rs")),
     ("chunk", include_str!("chunk.rs")),
     ("quality", include_str!("quality.rs")),
+    ("openings", include_str!("openings.rs")),
     ("dedup_exact", include_str!("dedup_exact.rs")),
     ("dedup_near", include_str!("dedup_near.rs")),
     ("dedup_semantic", include_str!("dedup_semantic.rs")),
@@ -374,8 +380,10 @@ pub struct StepFile {
     pub draw: Option<Draw>,
     /// Cut a long text into passages, one row each.
     pub chunk: Option<Chunk>,
-    /// Reject texts that published heuristics call junk.
+    /// Reject texts that known heuristics call junk.
     pub quality: Option<Quality>,
+    /// Reject texts that begin like too many before them.
+    pub openings: Option<Openings>,
     /// Keep the first of rows that say the same.
     pub dedup_exact: Option<DedupExact>,
     /// Keep the first of texts that are nearly the same.
@@ -409,6 +417,7 @@ impl StepFile {
             step.draw.map(Op::Draw),
             step.chunk.map(Op::Chunk),
             step.quality.map(Op::Quality),
+            step.openings.map(Op::Openings),
             step.dedup_exact.map(Op::DedupExact),
             step.dedup_near.map(Op::DedupNear),
             step.dedup_semantic.map(Op::DedupSemantic),

@@ -1,20 +1,33 @@
-//! Published heuristics that tell prose from junk: Gopher, C4 and FineWeb's own, each rule with a
-//! reason code and a threshold. This file judges; [`rules`] lists the rules, [`measure`] takes the
-//! numbers. Never changes a text, and knows no model.
+//! Heuristics that tell what is worth training on from junk: Gopher's, C4's and FineWeb's for prose, The
+//! Stack's and StarCoder's for code, our own for what teachers write; each rule with a reason code and a
+//! threshold. This file judges; [`rules`] lists the rules, [`measure`] takes the numbers. Knows no model.
 //!
 //! Sources: Gopher (Rae et al. 2021, arXiv 2112.11446, section A1.1 and table A1); C4 (Raffel et al.
-//! 2020, JMLR 21-140, section 2.2); FineWeb (Penedo et al. 2024, arXiv 2406.17557, section 3.6).
-//! Where the papers leave room, what is counted follows datatrove 0.10, which made FineWeb, except
-//! that words are Unicode words (UAX 29) instead of a language's own tokenizer. Figures near a
-//! threshold therefore differ a little from datatrove's. The rules were made for English web text;
-//! code and dialogue break many of them.
+//! 2020, JMLR 21-140, section 2.2); FineWeb (Penedo et al. 2024, arXiv 2406.17557, section 3.6); The Stack
+//! (2211.15533) and its code in `bigcode-dataset`, StarCoder (2305.06161), StarCoder 2 (2402.19173).
+//! Where the papers leave room, what is counted follows datatrove 0.10, which made FineWeb, down to what a
+//! word is ([`words`]); `scripts/parity.sh` compares the verdicts. On its 20,000 documents one verdict of
+//! 620,000 differs: datatrove joins the words of a run without spaces, so that it takes `ab c` for `a bc`. The rules were made for English web
+//! text; code and dialogue break many of them.
 
+mod c4;
+mod code;
+mod lines;
 mod measure;
+mod phrases;
 mod rules;
+mod runs;
+mod teacher;
+mod words;
 
-use measure::Sample;
-pub use measure::{Stats, measure};
+pub use c4::c4_lines;
+pub use measure::Stats;
+use measure::{Lists, Sample};
+use phrases::Phrases;
+pub use phrases::{PHRASE_BYTES_MAX, PHRASES_MAX, PhraseChanges, PhraseLists, PhraseRule};
 pub use rules::{Bound, Rule, RuleSet, Thresholds};
+
+use std::sync::OnceLock;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,12 +45,23 @@ pub struct RuleSets {
     pub c4: bool,
     /// The rules that FineWeb added: line ends, short lines, repeated lines, lists.
     pub fineweb: bool,
+    /// Rules for source code.
+    pub code: bool,
+    /// Rules for what a teacher wrote.
+    pub teacher: bool,
 }
 
 impl Default for RuleSets {
-    /// Gopher's two sets, which suit written prose of any origin; the other two are for web pages.
+    /// Gopher's two sets, which suit written prose of any origin.
     fn default() -> RuleSets {
-        RuleSets { gopher_quality: true, gopher_repetition: true, c4: false, fineweb: false }
+        RuleSets {
+            gopher_quality: true,
+            gopher_repetition: true,
+            c4: false,
+            fineweb: false,
+            code: false,
+            teacher: false,
+        }
     }
 }
 
@@ -55,6 +79,8 @@ pub struct Settings {
     /// The words that `gopher_stop_words` looks for, as they are written; by default Gopher's eight
     /// English ones.
     pub stop_words: Option<Vec<String>>,
+    /// Changes to the lists of phrases that the teacher rules look for.
+    pub phrases: PhraseLists,
 }
 
 impl Settings {
@@ -63,10 +89,12 @@ impl Settings {
         let set = match rule.set() {
             RuleSet::GopherQuality => self.sets.gopher_quality,
             RuleSet::GopherRepetition => self.sets.gopher_repetition,
-            RuleSet::C4 => self.sets.c4 && rule != Rule::C4CurlyBracket,
+            RuleSet::C4 => self.sets.c4,
             RuleSet::Fineweb => self.sets.fineweb,
+            RuleSet::Code => self.sets.code,
+            RuleSet::Teacher => self.sets.teacher,
         };
-        (set || self.also.contains(&rule)) && !self.except.contains(&rule)
+        ((set && !rule.is_extra()) || self.also.contains(&rule)) && !self.except.contains(&rule)
     }
 
     /// The threshold that a rule is judged by.
@@ -76,12 +104,26 @@ impl Settings {
 }
 
 /// The first rule that a text breaks.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Broken {
     pub rule: Rule,
     pub measured: f64,
     pub threshold: f64,
+    /// What the number comes from, where a rule looks for something.
+    pub found: Option<Found>,
 }
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The part, or its first characters.
+    pub text: String,
+    /// Characters before it.
+    pub at: usize,
+}
+
+/// Most characters of a part that are shown.
+const FOUND_CHARS_MAX: usize = 200;
 
 impl Broken {
     /// The reason code.
@@ -90,37 +132,84 @@ impl Broken {
     }
 }
 
-/// Judges a text by the rules that are on, in the order of [`Rule::ALL`]; the first that it breaks
-/// decides. Otherwise gives the numbers of the sets that were needed.
-///
-/// A rule whose number does not exist (a mean over no words) holds.
-pub fn judge(text: &str, settings: &Settings) -> Result<Stats, Broken> {
-    let sample = Sample::new(text);
-    let mut stats = Stats::new(&sample);
-    let words = settings.stop_words.as_deref();
-    for set in RuleSet::ALL {
-        let rules = || Rule::ALL.into_iter().filter(|rule| rule.set() == set && settings.is_on(*rule));
-        if rules().next().is_none() {
-            continue;
-        }
-        stats.add(&sample, set, words);
-        for rule in rules() {
-            let threshold = settings.threshold(rule);
+/// Judges texts by settings.
+pub struct Judge {
+    settings: Settings,
+    /// Made when the first text is looked through for phrases: it takes milliseconds.
+    phrases: OnceLock<Phrases>,
+}
+
+impl Default for Judge {
+    fn default() -> Judge {
+        Judge::new(Settings::default())
+    }
+}
+
+impl Judge {
+    pub fn new(settings: Settings) -> Judge {
+        Judge { settings, phrases: OnceLock::new() }
+    }
+
+    /// Judges a text by the rules that are on, in the order of [`Rule::ALL`]; the first that it breaks
+    /// decides. Otherwise gives the numbers of the sets that were needed.
+    ///
+    /// A rule whose number does not exist (a mean over no words, an echo without a prompt) holds.
+    pub fn judge(&self, text: &str, prompt: Option<&str>) -> Result<Stats, Broken> {
+        let sample = Sample::new(text, prompt);
+        let mut stats = Stats::new();
+        self.judge_sample(text, &sample, &mut stats)?;
+        Ok(stats)
+    }
+
+    /// The same, but gives the numbers of all sets.
+    pub fn judge_and_measure(&self, text: &str, prompt: Option<&str>) -> Result<Stats, Broken> {
+        let sample = Sample::new(text, prompt);
+        let mut stats = Stats::new();
+        self.judge_sample(text, &sample, &mut stats)?;
+        RuleSet::ALL.into_iter().for_each(|set| stats.add(&sample, set, &self.lists()));
+        Ok(stats)
+    }
+
+    /// All numbers of a text.
+    pub fn measure(&self, text: &str, prompt: Option<&str>) -> Stats {
+        let (sample, mut stats) = (Sample::new(text, prompt), Stats::new());
+        RuleSet::ALL.into_iter().for_each(|set| stats.add(&sample, set, &self.lists()));
+        stats
+    }
+
+    fn lists(&self) -> Lists<'_> {
+        Lists { stop_words: self.settings.stop_words.as_deref(), phrases: self }
+    }
+
+    fn phrases(&self) -> &Phrases {
+        self.phrases.get_or_init(|| Phrases::new(&self.settings.phrases))
+    }
+
+    fn judge_sample(&self, text: &str, sample: &Sample<'_>, stats: &mut Stats) -> Result<(), Broken> {
+        for rule in Rule::ALL.into_iter().filter(|rule| self.settings.is_on(*rule)) {
+            stats.add(sample, rule.set(), &self.lists());
+            let threshold = self.settings.threshold(rule);
             let Some(measured) = stats.value(rule) else { continue };
             let holds = match rule.bound() {
                 Bound::AtLeast => measured >= threshold,
                 Bound::AtMost => measured <= threshold,
             };
             if !holds {
-                return Err(Broken { rule, measured, threshold });
+                let found = stats.place(rule).and_then(|(start, end)| {
+                    let part = text.get(start..end)?.chars().take(FOUND_CHARS_MAX).collect();
+                    Some(Found { text: part, at: text.get(..start)?.chars().count() })
+                });
+                return Err(Broken { rule, measured, threshold, found });
             }
         }
+        Ok(())
     }
-    Ok(stats)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use serde_json::json;
 
@@ -138,12 +227,13 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, value: serde_json::Value, expected: Option<&str>) {
-        let broken = judge(text, &settings(value)).err();
-        assert_eq!(broken.map(|broken| broken.code()), expected, "{broken:?}");
+        let broken = Judge::new(settings(value)).judge(text, None).err();
+        assert_eq!(broken.as_ref().map(Broken::code), expected, "{broken:?}");
     }
 
     fn all_sets() -> serde_json::Value {
-        json!({"sets": {"gopher_quality": true, "gopher_repetition": true, "c4": true, "fineweb": true}})
+        json!({"sets": {"gopher_quality": true, "gopher_repetition": true, "c4": true, "fineweb": true,
+            "teacher": true}})
     }
 
     fn only(rule: &str) -> serde_json::Value {
@@ -153,8 +243,11 @@ mod tests {
     #[test]
     fn prose_passes_every_set() {
         check(PROSE, all_sets(), None);
-        let stats = judge(PROSE, &settings(all_sets())).unwrap();
-        assert_eq!(stats, measure(PROSE));
+        let judge = Judge::new(settings(all_sets()));
+        assert_eq!(
+            judge.judge_and_measure(PROSE, None).unwrap().iter().count(),
+            judge.measure(PROSE, None).iter().count()
+        );
     }
 
     #[test]
@@ -208,7 +301,8 @@ mod tests {
     #[test]
     fn each_rule_of_c4_and_fineweb_fires() {
         check("Lorem ipsum dolor.", only("c4_lorem_ipsum"), Some("c4_lorem_ipsum"));
-        check("if x { y }", only("c4_curly_bracket"), Some("c4_curly_bracket"));
+        check("Then if x { y } is so.", only("c4_curly_bracket"), Some("c4_curly_bracket"));
+        check("if x { y }", only("c4_curly_bracket"), None);
         check("One is here. Two is there.", only("c4_sentences"), Some("c4_sentences"));
         let braces = format!("{PROSE}\nThe set {{1, 2}} has two of them.");
         check(&braces, all_sets(), None);
@@ -224,5 +318,151 @@ mod tests {
         check("", json!({"except": ["gopher_short", "gopher_stop_words"]}), None);
         check(" \n\n ", only("c4_sentences"), Some("c4_sentences"));
         check("", only("fineweb_line_punctuation"), None);
+    }
+
+    #[test]
+    fn each_rule_of_code_fires() {
+        check(&"x".repeat(1001), only("code_line_max"), Some("code_line_max"));
+        check(
+            &format!("{}\n{}", "x".repeat(150), "x".repeat(60)),
+            only("code_line_mean"),
+            Some("code_line_mean"),
+        );
+        let lines = json!({"also": ["code_lines"], "sets": {"gopher_quality": false, "gopher_repetition": false},
+            "thresholds": {"code_lines": 2}});
+        check("a\nb\nc", lines, Some("code_lines"));
+        check("a = [1, 2, 3, 4]", only("code_alphabetic"), Some("code_alphabetic"));
+        check("a = [(-), (+)]", only("code_alphanumeric"), Some("code_alphanumeric"));
+        check("{([<-+*/>])}", only("code_token_chars"), Some("code_token_chars"));
+        check(&format!("x = '{}'", "QUJD".repeat(20)), only("code_encoded"), Some("code_encoded"));
+        check(&"QUJD".repeat(300), only("code_encoded_run"), Some("code_encoded_run"));
+        check("// Code generated by protoc. DO NOT EDIT.", only("code_generated"), Some("code_generated"));
+        check("<?xml version=\"1.0\"?>", only("code_xml"), Some("code_xml"));
+        check("let x = 1;", only("code_comments_few"), Some("code_comments_few"));
+        check("# only\n# comments", only("code_comments_many"), Some("code_comments_many"));
+        check(
+            "fn main() {\n    // Says hello.\n    println!(\"hello\");\n}\n",
+            json!({"sets": {"code": true,
+            "gopher_quality": false, "gopher_repetition": false}}),
+            None,
+        );
+    }
+
+    #[test]
+    fn each_rule_of_teacher_fires_with_its_phrase_and_place() {
+        let found = |text: &str, rule: &str| {
+            let broken = Judge::new(settings(only(rule))).judge(text, Some(PROMPT)).unwrap_err();
+            assert_eq!(broken.code(), rule);
+            broken.found.map(|found| (found.text, found.at)).unwrap()
+        };
+        let check = |rule: &str, text: &str, part: &str, at: usize| {
+            assert_eq!(found(text, rule), (part.to_owned(), at), "{text}");
+        };
+        check("teacher_refusal", "é. I’m sorry, but I can’t do it.", "I’m sorry, but I can’t", 3);
+        check("teacher_as_ai", "Well, as an AI, I see.", "as an AI,", 6);
+        check("teacher_prompt_talk", "So the user wants me to sing.", "the user wants me to", 3);
+        check("teacher_template", "A fox.<|im_end|>", "<|im_end|>", 6);
+        check("teacher_opening", "**Here is the** chapter.", "Here is the", 2);
+        check("teacher_closing", "A fox. I hope this helps!", "I hope this helps", 7);
+        check("teacher_placeholder", "Dear [Your Name], hello.", "[Your Name", 5);
+        check("teacher_stub", "fn f() { todo!() }", "todo!()", 9);
+        check("teacher_stub", "def f():\n    pass\n", "def f():\n    pass", 0);
+        check("teacher_echo", &format!("So: {PROMPT}"), PROMPT.trim_end_matches('.'), 4);
+        check("teacher_open_fence", "So:\n```python\nx = 1", "```python", 4);
+        check("teacher_no_end", "It is so. And then he went to", "It is so. And then he went to", 0);
+        check("teacher_scripts", "the fox 然后狐狸去了 there", "然后狐狸去了", 8);
+        check("teacher_mixed_words", "a pаypаl page", "pаypаl", 2);
+        let all = json!({"sets": {"gopher_quality": false, "gopher_repetition": false, "teacher": true}});
+        assert!(Judge::new(settings(all)).judge(PROSE, Some(PROMPT)).is_ok());
+    }
+
+    const PROMPT: &str = "Write a short story about a fox who learns to read from an old and tired badger that lives \
+        in the wood behind the mill, and keep it simple.";
+
+    /// Texts that are easy to choke on, of about `bytes` bytes each.
+    fn hostile(bytes: usize) -> Vec<String> {
+        let units = [
+            "word ",
+            "a",
+            "\0",
+            "\u{202e}",
+            "\u{200b}",
+            "'",
+            "''",
+            "-",
+            ".",
+            "...",
+            "…",
+            "(",
+            "((a))",
+            ":)",
+            "a.",
+            "Mr.(",
+            "#",
+            "\n",
+            "\n\n",
+            "\r",
+            "a\n",
+            "[1]",
+            "{",
+            "```\n",
+            "@a.",
+            "http://a.b/",
+            "a-b",
+            "1km",
+            "5$",
+            "0x1f,",
+            "\\u00e9",
+            "lorem ipsum ",
+            "as an ai ",
+            "[",
+            "def f():\n",
+            "\"\"\"\n",
+            "然",
+            "я",
+            "é",
+            "\u{301}",
+            "🦊",
+            "US$",
+            "a,",
+            "1+",
+            "_",
+            "\u{1c}",
+            "\u{3000}",
+            "n't",
+            "<",
+            "sure,",
+        ];
+        units.iter().map(|unit| unit.repeat(bytes / unit.len())).collect()
+    }
+
+    #[test]
+    fn hostile_texts_are_judged_in_linear_time() {
+        let judge = Judge::new(settings(all_sets()));
+        // A million times what takes quadratic time would not end.
+        for text in hostile(60_000) {
+            let stats = judge.measure(&text, Some(&text));
+            assert!(
+                stats.iter().all(|(_, value)| value.is_finite() && value >= 0.0),
+                "{:?}",
+                text.chars().next()
+            );
+            let _ = c4_lines(&text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_measured(parts in proptest::collection::vec((0..50usize, 1..4usize, ".{0,6}"), 0..30)) {
+            let units = hostile(12);
+            let text: String = parts.iter().map(|(unit, times, more)| units[*unit].repeat(*times) + more).collect();
+            static JUDGE: LazyLock<Judge> = LazyLock::new(|| Judge::new(settings(all_sets())));
+            let judge = &JUDGE;
+            let stats = judge.measure(&text, Some(&text));
+            assert!(stats.iter().all(|(_, value)| value.is_finite() && value >= 0.0));
+            if let Err(broken) = judge.judge(&text, Some(&text)) {
+                assert_eq!(stats.value(broken.rule), Some(broken.measured));
+            }
+        }
     }
 }

@@ -1,34 +1,22 @@
 //! Takes the numbers that the quality rules bound. Lengths are in characters, not bytes. Never
 //! compares with a threshold.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::LazyLock;
+use std::cell::OnceCell;
 
-use regex::Regex;
-use unicode_segmentation::UnicodeSegmentation;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Judge;
+use super::c4::Page;
+use super::code::Code;
+use super::lines::{occurrences, repeats, split_at_line_ends, split_feeds, split_lines, split_paragraphs};
+use super::phrases::{PhraseRule, Phrases};
 use super::rules::{Rule, RuleSet};
+use super::runs::Runs;
+use super::teacher::{Scripts, Span, echo, no_end, open_fence, stub_bodies};
+use super::words::{Piece, is_space, is_symbol, is_terminal, split};
 
 /// Gopher, section A1.1.
 const STOP_WORDS: [&str; 8] = ["the", "be", "to", "of", "and", "that", "have", "with"];
-
-/// Words that a line needs to be kept by C4 (C4, section 2.2).
-const C4_LINE_WORDS_MIN: usize = 3;
-/// Longest word in a line that C4 keeps (its reference code in TensorFlow Datasets).
-const C4_WORD_CHARS_MAX: usize = 1000;
-/// What a line that C4 keeps ends in.
-const C4_LINE_ENDS: [char; 5] = ['.', '?', '!', '"', '\''];
-/// Lines with these are boilerplate (its reference code).
-const C4_BOILERPLATE: [&str; 7] = [
-    "javascript",
-    "terms of use",
-    "privacy policy",
-    "cookie policy",
-    "uses cookies",
-    "use of cookies",
-    "use cookies",
-];
 
 /// Longest line that FineWeb calls short (FineWeb, section 3.6).
 const FINEWEB_SHORT_LINE_CHARS: usize = 30;
@@ -36,40 +24,95 @@ const FINEWEB_SHORT_LINE_CHARS: usize = 30;
 /// What the rules saw in a text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
-    pub chars: usize,
-    /// Unicode words and punctuation marks.
-    pub words: usize,
     values: [Option<f64>; Rule::COUNT],
-}
-
-/// All numbers of a text, with the default stop words.
-pub fn measure(text: &str) -> Stats {
-    let sample = Sample::new(text);
-    let mut stats = Stats::new(&sample);
-    for set in RuleSet::ALL {
-        stats.add(&sample, set, None);
-    }
-    stats
+    /// Where it is that decided a number, for the rules that look for something.
+    found: Vec<(Rule, Span)>,
+    sets: Vec<RuleSet>,
 }
 
 /// A text with what all sets need to know of it.
 pub(super) struct Sample<'a> {
     text: &'a str,
-    chars: usize,
-    /// Words and punctuation marks, as datatrove's tokenizers give them.
-    words: Vec<&'a str>,
+    /// What the text was asked for with.
+    prompt: Option<&'a str>,
+    chars: OnceCell<usize>,
+    words: OnceCell<Words>,
 }
 
 impl<'a> Sample<'a> {
-    pub(super) fn new(text: &'a str) -> Sample<'a> {
-        let words = text.split_word_bounds().filter(|word| !word.starts_with(char::is_whitespace)).collect();
-        Sample { text, chars: text.chars().count(), words }
+    pub(super) fn new(text: &'a str, prompt: Option<&'a str>) -> Sample<'a> {
+        Sample { text, prompt, chars: OnceCell::new(), words: OnceCell::new() }
+    }
+
+    fn chars(&self) -> usize {
+        *self.chars.get_or_init(|| self.text.chars().count())
+    }
+
+    fn words(&self) -> &Words {
+        self.words.get_or_init(|| Words::of(self.text))
+    }
+}
+
+/// What a step adds to the rules.
+pub(super) struct Lists<'a> {
+    pub(super) stop_words: Option<&'a [String]>,
+    pub(super) phrases: &'a Judge,
+}
+
+/// Words and punctuation marks, as datatrove's tokenizer gives them.
+#[derive(Default)]
+struct Words {
+    hashes: Vec<u64>,
+    /// Characters before each word, counting words only, and after the last; of texts up to 4 billion characters.
+    chars_before: Vec<u32>,
+    /// Those that are more than symbols.
+    plain: usize,
+    plain_chars: usize,
+    alphabetic: usize,
+}
+
+impl Words {
+    fn of(text: &str) -> Words {
+        let guess = text.len() / 5;
+        let mut words = Words {
+            hashes: Vec::with_capacity(guess),
+            chars_before: Vec::with_capacity(guess + 1),
+            ..Words::default()
+        };
+        words.chars_before.push(0);
+        let mut total = 0;
+        split(text, &mut |piece| {
+            if let Piece::Word(word) = piece {
+                let chars = words.add(word);
+                total += chars as u32;
+                words.chars_before.push(total);
+            }
+        });
+        words
+    }
+
+    fn add(&mut self, word: &str) -> usize {
+        self.hashes.push(xxh3_64(word.as_bytes()));
+        let bytes = word.as_bytes();
+        let chars = if bytes.is_ascii() { bytes.len() } else { word.chars().count() };
+        let starts = |char: fn(&u8) -> bool| bytes.first().is_some_and(char);
+        if starts(u8::is_ascii_alphanumeric) || word.chars().any(|char| !is_symbol(char)) {
+            self.plain += 1;
+            self.plain_chars += chars;
+        }
+        let alphabetic = starts(u8::is_ascii_alphabetic) || word.chars().any(char::is_alphabetic);
+        self.alphabetic += usize::from(alphabetic);
+        chars
+    }
+
+    fn len(&self) -> usize {
+        self.hashes.len()
     }
 }
 
 impl Stats {
-    pub(super) fn new(sample: &Sample<'_>) -> Stats {
-        Stats { chars: sample.chars, words: sample.words.len(), values: [None; Rule::COUNT] }
+    pub(super) fn new() -> Stats {
+        Stats { values: [None; Rule::COUNT], found: Vec::new(), sets: Vec::new() }
     }
 
     /// What a rule measured; `None` if its set was not measured or there is nothing to measure.
@@ -93,90 +136,111 @@ impl Stats {
         }
     }
 
-    /// Takes the numbers of one set.
-    pub(super) fn add(&mut self, sample: &Sample<'_>, set: RuleSet, stop_words: Option<&[String]>) {
+    /// Where in the text it is, in bytes, that a rule's number comes from.
+    pub(super) fn place(&self, rule: Rule) -> Option<Span> {
+        self.found.iter().find(|(of, _)| *of == rule).map(|(_, place)| *place)
+    }
+
+    fn count(&mut self, rule: Rule, count: usize, place: Option<Span>) {
+        self.set(rule, count as f64);
+        self.found.extend(place.map(|place| (rule, place)));
+    }
+
+    /// Takes the numbers of one set, once.
+    pub(super) fn add(&mut self, sample: &Sample<'_>, set: RuleSet, lists: &Lists<'_>) {
+        if self.sets.contains(&set) {
+            return;
+        }
+        self.sets.push(set);
         match set {
-            RuleSet::GopherQuality => self.add_gopher_quality(sample, stop_words),
+            RuleSet::GopherQuality => self.add_gopher_quality(sample, lists.stop_words),
             RuleSet::C4 => self.add_c4(sample.text),
             RuleSet::Fineweb => self.add_fineweb(sample),
+            RuleSet::Code => self.add_code(sample),
+            RuleSet::Teacher => self.add_teacher(sample, lists.phrases.phrases()),
             RuleSet::GopherRepetition => self.add_gopher_repetition(sample),
         }
     }
 
     fn add_gopher_quality(&mut self, sample: &Sample<'_>, stop_words: Option<&[String]>) {
-        let Sample { text, words, .. } = sample;
-        let (mut plain, mut plain_chars, mut alphabetic) = (0, 0, 0);
-        for word in words {
-            if word.contains(char::is_alphanumeric) {
-                plain += 1;
-                plain_chars += word.chars().count();
-                alphabetic += usize::from(word.contains(char::is_alphabetic));
-            }
-        }
-        self.set(Rule::GopherShort, plain as f64);
-        self.set(Rule::GopherLong, plain as f64);
-        self.ratio(Rule::GopherWordsTooShort, plain_chars, plain);
-        self.ratio(Rule::GopherWordsTooLong, plain_chars, plain);
-        self.ratio(Rule::GopherAlphabetic, alphabetic, words.len());
-        self.ratio(Rule::GopherHashes, text.matches('#').count(), words.len());
-        let ellipses = text.matches("...").count() + text.matches('…').count();
+        let (text, words) = (sample.text, sample.words());
+        self.set(Rule::GopherShort, words.plain as f64);
+        self.set(Rule::GopherLong, words.plain as f64);
+        self.ratio(Rule::GopherWordsTooShort, words.plain_chars, words.plain);
+        self.ratio(Rule::GopherWordsTooLong, words.plain_chars, words.plain);
+        self.ratio(Rule::GopherAlphabetic, words.alphabetic, words.len());
+        self.ratio(Rule::GopherHashes, text.bytes().filter(|byte| *byte == b'#').count(), words.len());
+        let ellipses = occurrences(text, "...") + occurrences(text, "…");
         self.ratio(Rule::GopherEllipses, ellipses, words.len());
 
         let (mut lines, mut bullets, mut trailing) = (0, 0, 0);
-        for line in text.lines() {
+        for line in split_lines(text) {
             lines += 1;
-            bullets += usize::from(line.trim_start().starts_with(['-', '•']));
-            let end = line.trim_end();
+            bullets += usize::from(line.trim_start_matches(is_space).starts_with(['-', '•']));
+            let end = line.trim_end_matches(is_space);
             trailing += usize::from(end.ends_with("...") || end.ends_with('…'));
         }
         self.ratio(Rule::GopherBullets, bullets, lines);
         self.ratio(Rule::GopherEllipsisLines, trailing, lines);
 
-        let wanted: HashSet<&str> = match stop_words {
-            Some(words) => words.iter().map(String::as_str).collect(),
-            None => HashSet::from(STOP_WORDS),
+        let mut wanted: Vec<u64> = match stop_words {
+            Some(words) => words.iter().map(|word| xxh3_64(word.as_bytes())).collect(),
+            None => STOP_WORDS.iter().map(|word| xxh3_64(word.as_bytes())).collect(),
         };
-        let seen: HashSet<&str> = words.iter().copied().filter(|word| wanted.contains(word)).collect();
-        self.set(Rule::GopherStopWords, seen.len() as f64);
+        wanted.sort_unstable();
+        wanted.dedup();
+        let all = wanted.len();
+        for word in &words.hashes {
+            if wanted.contains(word) {
+                wanted.retain(|wanted| wanted != word);
+            }
+        }
+        self.set(Rule::GopherStopWords, (all - wanted.len()) as f64);
     }
 
     fn add_c4(&mut self, text: &str) {
-        let kept = text.lines().map(str::trim).filter(|line| c4_keeps(line));
-        let sentences: usize = kept.map(|line| line.unicode_sentences().count()).sum();
-        self.set(Rule::C4Sentences, sentences as f64);
-        self.set(Rule::C4LoremIpsum, text.to_lowercase().matches("lorem ipsum").count() as f64);
-        self.set(Rule::C4CurlyBracket, text.matches('{').count() as f64);
+        let page = Page::measure(text);
+        self.set(Rule::C4Sentences, page.sentences as f64);
+        self.set(Rule::C4LoremIpsum, page.lorem_ipsum as f64);
+        self.set(Rule::C4CurlyBracket, page.curly_brackets as f64);
+        self.set(Rule::C4Paragraphs, page.paragraphs as f64);
     }
 
     fn add_fineweb(&mut self, sample: &Sample<'_>) {
-        let lines: Vec<&str> = sample.text.lines().filter(|line| !line.trim().is_empty()).collect();
-        let ended = lines.iter().filter(|line| ends_sentence(line)).count();
-        self.ratio(Rule::FinewebLinePunctuation, ended, lines.len());
-        let short = lines.iter().filter(|line| line.chars().count() <= FINEWEB_SHORT_LINE_CHARS).count();
-        self.ratio(Rule::FinewebShortLines, short, lines.len());
-        let newlines = sample.text.matches('\n').count();
-        if !lines.is_empty() {
-            let repeated = repeats(lines.into_iter());
-            self.ratio(Rule::FinewebDupLineChars, repeated.chars, sample.chars - newlines);
+        let line = |line: &&str| !line.chars().all(is_space);
+        let lines: Vec<&str> = split_feeds(sample.text).map(|(_, line)| line).filter(line).collect();
+        let (of, mut ended, mut short) = (lines.len(), 0, 0);
+        for line in &lines {
+            ended += usize::from(line.ends_with(is_terminal));
+            short += usize::from(is_short(line));
         }
-        self.ratio(Rule::FinewebNewlines, newlines, sample.words.len());
+        self.ratio(Rule::FinewebLinePunctuation, ended, of);
+        self.ratio(Rule::FinewebShortLines, short, of);
+        let newlines = sample.text.bytes().filter(|byte| *byte == b'\n').count();
+        if of > 0 {
+            self.ratio(
+                Rule::FinewebDupLineChars,
+                repeats(lines.iter().copied()).chars,
+                sample.chars() - newlines,
+            );
+        }
+        self.ratio(Rule::FinewebNewlines, newlines, sample.words().len());
     }
 
     fn add_gopher_repetition(&mut self, sample: &Sample<'_>) {
-        let Sample { text, chars, words } = sample;
-        let paragraphs = text.trim().split("\n\n").map(|part| part.trim_matches('\n'));
-        let paragraphs = repeats(paragraphs.filter(|part| !part.is_empty()));
+        let (text, chars, words) = (sample.text, sample.chars(), sample.words());
+        let paragraphs = repeats(split_paragraphs(text));
         self.ratio(Rule::GopherDupParagraphs, paragraphs.count, paragraphs.of);
-        self.ratio(Rule::GopherDupParagraphChars, paragraphs.chars, *chars);
-        let lines = repeats(text.split('\n').filter(|line| !line.is_empty()));
+        self.ratio(Rule::GopherDupParagraphChars, paragraphs.chars, chars);
+        let lines = repeats(split_at_line_ends(text));
         self.ratio(Rule::GopherDupLines, lines.count, lines.of);
-        self.ratio(Rule::GopherDupLineChars, lines.chars, *chars);
+        self.ratio(Rule::GopherDupLineChars, lines.chars, chars);
 
-        let runs = Runs::new(words);
+        let runs = Runs::new(&words.hashes, &words.chars_before).measure();
         let top = [Rule::GopherTop2Grams, Rule::GopherTop3Grams, Rule::GopherTop4Grams];
         for (length, rule) in (2..).zip(top) {
             if words.len() >= length {
-                self.ratio(rule, runs.top_chars(length), *chars);
+                self.ratio(rule, runs[length].top_chars, chars);
             }
         }
         let repeated = [
@@ -188,129 +252,72 @@ impl Stats {
             Rule::GopherDup10Grams,
         ];
         for (length, rule) in (5..).zip(repeated) {
-            self.ratio(rule, runs.repeated_chars(length), *chars);
+            self.ratio(rule, runs[length].repeated_chars, chars);
         }
     }
 }
 
-fn c4_keeps(line: &str) -> bool {
-    let ended = line.ends_with(C4_LINE_ENDS) && !line.ends_with("...");
-    let words_fit = || {
-        let mut words = line.split_whitespace();
-        words.clone().count() >= C4_LINE_WORDS_MIN
-            && words.all(|word| word.chars().count() <= C4_WORD_CHARS_MAX)
-    };
-    let boilerplate = || {
-        let lower = line.to_lowercase();
-        C4_BOILERPLATE.iter().any(|phrase| lower.contains(phrase))
-    };
-    ended && words_fit() && !boilerplate()
-}
-
-/// Whether a line ends in a character that Unicode says ends sentences, in any script.
-fn ends_sentence(line: &str) -> bool {
-    static TERMINAL: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\A\p{Sentence_Terminal}").ok());
-    let line = line.trim_end();
-    match line.chars().next_back() {
-        None => false,
-        Some(last) if last.is_ascii() => matches!(last, '.' | '!' | '?'),
-        Some(last) => {
-            TERMINAL.as_ref().is_some_and(|terminal| terminal.is_match(&line[line.len() - last.len_utf8()..]))
-        }
-    }
-}
-
-/// How many of some parts came before, and how many characters those are.
-struct Repeats {
-    of: usize,
-    count: usize,
-    chars: usize,
-}
-
-fn repeats<'a>(parts: impl Iterator<Item = &'a str>) -> Repeats {
-    let mut seen = HashSet::new();
-    let mut repeats = Repeats { of: 0, count: 0, chars: 0 };
-    for part in parts {
-        repeats.of += 1;
-        if !seen.insert(part) {
-            repeats.count += 1;
-            repeats.chars += part.chars().count();
-        }
-    }
-    repeats
-}
-
-/// The words of a text, ready to look at runs of them. Runs are told apart by 64-bit hashes: among
-/// 100,000 runs, two are taken for one with a chance of about 3 in 10^10.
-struct Runs {
-    words: Vec<u64>,
-    /// Characters before each word, counting words only, and after the last.
-    chars_before: Vec<usize>,
-}
-
-impl Runs {
-    fn new(words: &[&str]) -> Runs {
-        let mut total = 0;
-        let mut chars_before = vec![0];
-        for word in words {
-            total += word.chars().count();
-            chars_before.push(total);
-        }
-        Runs { words: words.iter().map(|word| xxh3_64(word.as_bytes())).collect(), chars_before }
+impl Stats {
+    fn add_code(&mut self, sample: &Sample<'_>) {
+        let (code, chars) = (Code::measure(sample.text), sample.chars());
+        let span = |place: Option<(usize, usize)>| place.map(|(start, length)| (start, start + length));
+        self.count(Rule::CodeLineMax, code.line_chars_max, span(code.longest_at));
+        self.ratio(Rule::CodeLineMean, code.line_chars, code.lines);
+        self.set(Rule::CodeLines, code.lines as f64);
+        self.ratio(Rule::CodeAlphabetic, code.letters, chars);
+        self.ratio(Rule::CodeAlphanumeric, code.alphanumerics, chars);
+        self.ratio(Rule::CodeTokenChars, code.inked, code.tokens);
+        self.ratio(Rule::CodeEncoded, code.encoded, chars);
+        self.count(Rule::CodeEncodedRun, code.encoded_max, span(code.encoded_at));
+        self.count(Rule::CodeGenerated, code.generated_at.into_iter().count(), span(code.generated_at));
+        self.count(Rule::CodeXml, code.xml_at.into_iter().count(), span(code.xml_at));
+        self.ratio(Rule::CodeCommentsFew, code.comment_chars, chars);
+        self.ratio(Rule::CodeCommentsMany, code.comment_chars, chars);
     }
 
-    fn key(&self, start: usize, length: usize) -> u64 {
-        let mix = |hash: u64, word: &u64| (hash ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
-        self.words[start..start + length].iter().fold(length as u64, mix)
-    }
-
-    fn chars(&self, start: usize, length: usize) -> usize {
-        self.chars_before[start + length] - self.chars_before[start]
-    }
-
-    /// Characters of the most frequent run of `length` words, spaces between its words included,
-    /// times how often it comes; of equally frequent ones the first counts.
-    fn top_chars(&self, length: usize) -> usize {
-        let starts = 0..(self.words.len() + 1).saturating_sub(length);
-        let counts = count(starts.clone().map(|start| self.key(start, length)));
-        let mut top = (0, 0);
-        for start in starts {
-            let times = counts.get(&self.key(start, length)).copied().unwrap_or(0);
-            if times > top.0 {
-                top = (times, start);
+    fn add_teacher(&mut self, sample: &Sample<'_>, phrases: &Phrases) {
+        let text = sample.text;
+        let mut counts = PhraseRule::ALL.map(|rule| (rule, 0, None));
+        phrases.find(text, |hit| {
+            if let Some((_, count, place)) = counts.iter_mut().find(|(rule, ..)| *rule == hit.rule) {
+                *count += 1;
+                *place = place.or(Some((hit.start, hit.end)));
             }
+        });
+        let (bodies, body_at) = stub_bodies(text);
+        for (rule, count, place) in counts {
+            let more = if rule == PhraseRule::TeacherStub { bodies } else { 0 };
+            let place = if more > 0 { place.or(body_at) } else { place };
+            self.count(rule.rule(), count + more, place);
         }
-        if top.0 == 0 { 0 } else { top.0 * (self.chars(top.1, length) + length - 1) }
-    }
-
-    /// Characters in runs of `length` words that came before; counted runs do not overlap.
-    fn repeated_chars(&self, length: usize) -> usize {
-        let mut seen = HashSet::new();
-        let mut chars = 0;
-        let mut start = 0;
-        while start + length <= self.words.len() {
-            if seen.insert(self.key(start, length)) {
-                start += 1;
-            } else {
-                chars += self.chars(start, length);
-                start += length;
-            }
+        if let Some(prompt) = sample.prompt {
+            let (words, place) = echo(text, prompt);
+            self.count(Rule::TeacherEcho, words, place);
         }
-        chars
+        for (rule, place) in [(Rule::TeacherOpenFence, open_fence(text)), (Rule::TeacherNoEnd, no_end(text))]
+        {
+            self.count(rule, place.into_iter().count(), place);
+        }
+        let scripts = Scripts::measure(text);
+        self.ratio(Rule::TeacherScripts, scripts.foreign, scripts.letters);
+        self.found.extend(scripts.foreign_at.map(|place| (Rule::TeacherScripts, place)));
+        self.count(Rule::TeacherMixedWords, scripts.mixed, scripts.mixed_at);
     }
 }
 
-fn count(keys: impl Iterator<Item = u64>) -> HashMap<u64, usize> {
-    let mut counts = HashMap::new();
-    for key in keys {
-        *counts.entry(key).or_default() += 1;
-    }
-    counts
+/// Whether a line is one of those that FineWeb calls short.
+fn is_short(line: &str) -> bool {
+    line.len() <= FINEWEB_SHORT_LINE_CHARS
+        || (line.len() <= 4 * FINEWEB_SHORT_LINE_CHARS && line.chars().count() <= FINEWEB_SHORT_LINE_CHARS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn measure(text: &str) -> Stats {
+        Judge::default().measure(text, None)
+    }
 
     #[track_caller]
     fn check(text: &str, rule: Rule, expected: impl Into<Option<f64>>) {
@@ -323,8 +330,8 @@ mod tests {
 
     #[test]
     fn words_and_lines_are_counted_as_said() {
-        check("Don't stop, 3.5 times!", Rule::GopherShort, 4.0);
-        check("Don't stop, 3.5 times!", Rule::GopherAlphabetic, 3.0 / 6.0);
+        check("Don't stop, 3.5 times!", Rule::GopherShort, 5.0);
+        check("Don't stop, 3.5 times!", Rule::GopherAlphabetic, 4.0 / 7.0);
         check("ab cdef", Rule::GopherWordsTooShort, 3.0);
         check("# a b", Rule::GopherHashes, 1.0 / 3.0);
         check("The the of", Rule::GopherStopWords, 2.0);
@@ -351,7 +358,7 @@ mod tests {
             We use cookies on this site.\nIs this \"kept?\"";
         check(kept, Rule::C4Sentences, 3.0);
         check(&format!("It is {}.", "x".repeat(1000)), Rule::C4Sentences, 0.0);
-        check("Lorem Ipsum, lorem ipsum", Rule::C4LoremIpsum, 2.0);
+        check("A Lorem Ipsum, lorem ipsum.\nlorem ipsum", Rule::C4LoremIpsum, 2.0);
         check("End.\n\n句。\nno  \n“Said.”", Rule::FinewebLinePunctuation, 0.5);
         check(&format!("short\n{}", "x".repeat(31)), Rule::FinewebShortLines, 0.5);
         check("ab\nab", Rule::FinewebDupLineChars, 0.5);

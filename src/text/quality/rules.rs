@@ -14,14 +14,24 @@ pub enum RuleSet {
     C4,
     /// The rules that FineWeb added: line ends, short lines, repeated lines, lists.
     Fineweb,
+    /// The Stack's and StarCoder's rules for source code: long lines, few letters, encoded data, generated files.
+    Code,
+    /// What teachers write and nobody wants: refusals, talk about the task, stubs, unfinished ends.
+    Teacher,
     /// Gopher's repetition rules: repeated lines, paragraphs and n-grams.
     GopherRepetition,
 }
 
 impl RuleSet {
     /// In the order of judging: the dearest last.
-    pub const ALL: [RuleSet; 4] =
-        [RuleSet::GopherQuality, RuleSet::C4, RuleSet::Fineweb, RuleSet::GopherRepetition];
+    pub const ALL: [RuleSet; 6] = [
+        RuleSet::GopherQuality,
+        RuleSet::C4,
+        RuleSet::Fineweb,
+        RuleSet::Code,
+        RuleSet::Teacher,
+        RuleSet::GopherRepetition,
+    ];
 }
 
 /// Which side of its threshold a good text is on; the threshold itself is good.
@@ -78,6 +88,14 @@ macro_rules! rules {
                 match self { $(Rule::$name => Bound::$bound,)* }
             }
 
+            /// Whether the rule is off unless it is asked for by name: it is right for few datasets only.
+            pub fn is_extra(self) -> bool {
+                matches!(
+                    self,
+                    Rule::C4CurlyBracket | Rule::C4Paragraphs | Rule::CodeCommentsFew | Rule::CodeCommentsMany
+                )
+            }
+
             /// The published threshold.
             pub fn threshold(self) -> f64 {
                 match self { $(Rule::$name => $threshold,)* }
@@ -113,9 +131,11 @@ rules! {
     C4Sentences c4_sentences C4 AtLeast 5.0
         "Sentences in lines that C4 keeps: at least 3 words, none longer than 1,000 characters, a full stop, question mark, exclamation mark or quote at the end, and no mention of JavaScript, cookies or terms of use."
     C4LoremIpsum c4_lorem_ipsum C4 AtMost 0.0
-        "Occurrences of `lorem ipsum`."
+        "Occurrences of `lorem ipsum` in lines that C4 keeps."
     C4CurlyBracket c4_curly_bracket C4 AtMost 0.0
-        "Occurrences of `{`. Rejects all code; off unless asked for."
+        "Occurrences of `{` in lines that C4 keeps. Rejects all code; off unless asked for."
+    C4Paragraphs c4_paragraphs C4 AtLeast 3.0
+        "Lines of at least 200 characters: mC4's rule. Off unless asked for."
 
     FinewebLinePunctuation fineweb_line_punctuation Fineweb AtLeast 0.12
         "Share of non-blank lines that end like a sentence."
@@ -125,6 +145,58 @@ rules! {
         "Share of characters that are in repeated lines."
     FinewebNewlines fineweb_newlines Fineweb AtMost 0.3
         "Line ends per word."
+
+    CodeLineMax code_line_max Code AtMost 1000.0
+        "Characters of the longest line."
+    CodeLineMean code_line_mean Code AtMost 100.0
+        "Mean characters of a line."
+    CodeLines code_lines Code AtMost 100000.0
+        "Lines."
+    CodeAlphabetic code_alphabetic Code AtLeast 0.25
+        "Share of characters that are letters."
+    CodeAlphanumeric code_alphanumeric Code AtLeast 0.25
+        "Share of characters that are letters or digits."
+    CodeTokenChars code_token_chars Code AtLeast 1.5
+        "Characters, white space left out, per name, number or mark."
+    CodeEncoded code_encoded Code AtMost 0.5
+        "Share of characters in runs of Base64, of hexadecimal bytes or of Unicode escapes."
+    CodeEncodedRun code_encoded_run Code AtMost 1024.0
+        "Characters of the longest such run."
+    CodeGenerated code_generated Code AtMost 0.0
+        "Whether one of the first five lines says that a program wrote the file."
+    CodeXml code_xml Code AtMost 0.0
+        "Whether the first 100 characters have an XML header."
+    CodeCommentsFew code_comments_few Code AtLeast 0.01
+        "Share of characters in lines that are comments. Off unless asked for."
+    CodeCommentsMany code_comments_many Code AtMost 0.8
+        "Share of characters in lines that are comments. Off unless asked for."
+
+    TeacherRefusal teacher_refusal Teacher AtMost 0.0
+        "Phrases that refuse the task."
+    TeacherAsAi teacher_as_ai Teacher AtMost 0.0
+        "Phrases in which a model speaks of itself."
+    TeacherPromptTalk teacher_prompt_talk Teacher AtMost 0.0
+        "Phrases about the prompt, the user or the task."
+    TeacherTemplate teacher_template Teacher AtMost 0.0
+        "Marks of chat templates."
+    TeacherOpening teacher_opening Teacher AtMost 0.0
+        "Whether the text begins with talk to the user."
+    TeacherClosing teacher_closing Teacher AtMost 0.0
+        "Phrases of talk to the user in the last 400 characters."
+    TeacherPlaceholder teacher_placeholder Teacher AtMost 0.0
+        "Phrases that stand for what is to be filled in."
+    TeacherStub teacher_stub Teacher AtMost 0.0
+        "Phrases and function bodies that stand for code that was left out."
+    TeacherEcho teacher_echo Teacher AtMost 25.0
+        "Words of the longest row that the text shares with the row's prompt."
+    TeacherOpenFence teacher_open_fence Teacher AtMost 0.0
+        "Whether a fence of code is opened and not closed."
+    TeacherNoEnd teacher_no_end Teacher AtMost 0.0
+        "Whether the text stops in mid-sentence."
+    TeacherScripts teacher_scripts Teacher AtMost 0.05
+        "Share of letters in words of another script than most of the text."
+    TeacherMixedWords teacher_mixed_words Teacher AtMost 0.0
+        "Words that mix Latin with Greek or Cyrillic letters."
 
     GopherDupLines gopher_dup_lines GopherRepetition AtMost 0.3
         "Share of lines that came before."
