@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::call::{Budget, Control, Desk};
 use crate::kit::{Check, Columns, Commands, Kit, Missing};
-use crate::ops::{Decision, FoldRow, Op, Operator, Runner, StepFile};
+use crate::ops::{Decision, FoldKey, FoldRow, GroupRow, Op, Operator, Runner, StepFile};
 use crate::problem::{KeyPath, Place, Problem};
-use crate::row::{CallMark, Outcome, Row, RowId, Type};
+use crate::row::{CallMark, Outcome, Reason, Row, RowId, Type};
 use crate::shape;
 use crate::store::{Access, Store};
 use crate::teacher::api::Api;
@@ -48,6 +48,8 @@ pub fn kit(folder: &Path) -> Kit {
         teachers: Arc::default(),
         desk: Arc::new(Desk::new(store, budget, Control::default(), "exercises", "0")),
         commands: Arc::new(Commands { environment, watch: Vec::new() }),
+        target: folder.join("out"),
+        indexes: Some(folder.join(".textmill/indexes")),
     }
 }
 
@@ -109,6 +111,7 @@ fn check(base: &Path, op: &dyn Operator, columns: Columns, at: KeyPath) -> Found
         files: Default::default(),
         at,
         step: "step".to_owned(),
+        target: base.join("out"),
     };
     op.check(&mut check);
     let missing = |found: &Missing| format!("{}: no field `{}`", words(&found.place), found.field);
@@ -230,16 +233,30 @@ pub fn built<T: DeserializeOwned + Operator>(config: Value, kit: &Kit) -> Runner
 /// Passes rows through a fold in order: nothing for those that are kept, else why not.
 pub fn folded(fold: &dyn FoldRow, rows: &[Row]) -> Vec<Option<Value>> {
     let mut state = fold.start();
-    let decide = |row: &Row| {
-        let decision = match fold.key(row) {
-            Ok(key) => state.decide(&row.id, key),
-            Err(reason) => Decision::Reject(reason),
-        };
-        match decision {
-            Decision::Keep => None,
-            Decision::Reject(reason) => Some(json!({"code": reason.code, "evidence": reason.evidence})),
-            Decision::KeepAsLast => panic!("row {} ended the fold", row.id),
-        }
+    let decide = |row: &Row| match fold.key(row) {
+        Ok(key) => reject(state.decide(&row.id, key)),
+        Err(reason) => reject(Decision::Reject(reason)),
     };
     rows.iter().map(decide).collect()
+}
+
+/// Has a group decide about rows, all of which belong together: nothing for those that are kept, else why not.
+pub fn grouped(group: &dyn GroupRow, rows: &[(&str, Value)]) -> Vec<Option<Value>> {
+    let rows: Vec<Row> = rows.iter().map(|(id, fields)| row(id, fields)).collect();
+    let keys: Vec<Result<FoldKey, Reason>> = rows.iter().map(|row| group.key(row)).collect();
+    let sound = rows.iter().zip(&keys).filter_map(|(row, key)| Some((row.id.clone(), key.clone().ok()?)));
+    let mut decisions = group.decide(&sound.collect::<Vec<_>>()).into_iter();
+    let ends = keys.into_iter().map(|key| match key {
+        Ok(_) => reject(decisions.next().unwrap()),
+        Err(reason) => reject(Decision::Reject(reason)),
+    });
+    ends.collect()
+}
+
+fn reject(decision: Decision) -> Option<Value> {
+    match decision {
+        Decision::Keep | Decision::KeepWith(_) => None,
+        Decision::Reject(reason) => Some(json!({"code": reason.code, "evidence": reason.evidence})),
+        Decision::KeepAsLast => panic!("the fold ended"),
+    }
 }

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use crate::call::Pause;
 use crate::call::caps::CapsFile;
 use crate::kit::{Check, Kit};
-use crate::row::{Outcome, Reason, Row, RowId};
+use crate::row::{Fields, Outcome, Reason, Row, RowId, Value};
 
+mod against;
 pub mod ask;
 mod chunk;
 mod command;
@@ -29,8 +30,11 @@ mod fixture;
 mod generate;
 mod images;
 mod judge;
+mod keep;
 mod keep_if;
 mod limit;
+#[allow(dead_code, reason = "what ranks and groups rows is shared with operators that are not here yet")]
+mod number;
 mod parse;
 mod quality;
 mod refine;
@@ -39,6 +43,8 @@ mod sample;
 mod set;
 mod text_field;
 mod tools;
+#[allow(dead_code, reason = "what ranks and groups rows is shared with operators that are not here yet")]
+mod values;
 
 pub use chunk::Chunk;
 pub use command::{Command, serve_watch};
@@ -91,6 +97,11 @@ pub trait Operator {
     /// Copies that each row is made into before anybody is asked; those that share a call count as one.
     fn copies(&self) -> u32 {
         1
+    }
+
+    /// Whether nothing comes past the step before the source is at its end.
+    fn needs_all_rows(&self) -> bool {
+        false
     }
 
     /// Most rows that one row becomes; `None` where nothing bounds it.
@@ -172,6 +183,12 @@ pub trait FoldState: Send {
     fn takes(&self) -> Option<u64> {
         None
     }
+
+    /// What there is to tell of the step when all rows have passed, for the dataset's manifest and card: an
+    /// object of numbers, texts and lists of such objects, the same for the same rows.
+    fn report(&self) -> Option<Value> {
+        None
+    }
 }
 
 /// A decision that needs all rows of a group: which of them is the best, how many there are.
@@ -199,6 +216,8 @@ pub enum Belong {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     Keep,
+    /// Keep this row with these fields, old or new.
+    KeepWith(Fields),
     /// Keep this row and end the fold: no later row is needed.
     KeepAsLast,
     Reject(Reason),

@@ -16,6 +16,7 @@ mod pools;
 mod problems;
 mod processes;
 mod readme;
+mod releases;
 mod secrets;
 mod several_teachers;
 mod stops;
