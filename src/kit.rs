@@ -69,6 +69,8 @@ pub struct Check<'a> {
     pub at: KeyPath,
     /// The step's name.
     pub step: String,
+    /// The dataset that the pipeline saves.
+    pub target: PathBuf,
 }
 
 impl Check<'_> {
@@ -321,6 +323,11 @@ pub struct Kit {
     pub teachers: Arc<IndexMap<String, Arc<Teacher>>>,
     pub desk: Arc<Desk>,
     pub commands: Arc<Commands>,
+    /// The dataset that the run publishes.
+    pub target: PathBuf,
+    /// Where saved indexes of published data are; nothing where rows are compared with no data but their own,
+    /// as in a pipeline's tests.
+    pub indexes: Option<PathBuf>,
 }
 
 /// How the commands of steps are started.

@@ -161,6 +161,7 @@ impl FieldPath {
         self.keys().iter().try_fold(start, |value, key| value.get(key))
     }
 
+    /// The value at the path, to be changed.
     pub fn value_mut<'a>(&self, fields: &'a mut Fields) -> Option<&'a mut Value> {
         let start = fields.get_mut(self.field())?;
         self.keys().iter().try_fold(start, |value, key| value.get_mut(key))

@@ -9,6 +9,7 @@ use crate::data::manifest::{
     Balance, DiversityRecord, DuplicatesRecord, FieldDiversity, Manifest, PartRecord,
 };
 use crate::problem::counted;
+use crate::row::{Fields, Value};
 
 /// The card's name in a dataset folder.
 pub const CARD_FILE: &str = "README.md";
@@ -92,7 +93,31 @@ fn body(out: &mut String, manifest: &Manifest, rows: u64) -> std::fmt::Result {
     writeln!(
         out,
         "\n{rows_in} rows in + {split_off} split off = {kept} kept + {rejected} rejected + {failed} failed + {open} open\n"
-    )
+    )?;
+    for step in &manifest.steps {
+        let Some(Value::Object(report)) = &step.report else { continue };
+        writeln!(out, "### {}\n", inline(&step.name))?;
+        report.iter().try_for_each(|(name, value)| told(out, name, value))?;
+    }
+    Ok(())
+}
+
+/// What a step has to tell: a list of objects as a table, anything else as a line.
+fn told(out: &mut String, name: &str, value: &Value) -> std::fmt::Result {
+    let words = |value: &Value| match value {
+        Value::String(text) => inline(text),
+        other => inline(&other.to_string()),
+    };
+    let name = inline(&name.replace('_', " "));
+    let rows: Vec<&Fields> = value.as_array().into_iter().flatten().filter_map(Value::as_object).collect();
+    let Some(first) = rows.first() else { return writeln!(out, "{name}: {}\n", words(value)) };
+    let columns: Vec<String> = first.keys().map(|key| inline(&key.replace('_', " "))).collect();
+    writeln!(out, "{name}:\n\n| {} |\n|{}", columns.join(" | "), "---|".repeat(columns.len()))?;
+    for row in &rows {
+        let cells: Vec<String> = first.keys().map(|key| row.get(key).map_or(String::new(), words)).collect();
+        writeln!(out, "| {} |", cells.join(" | "))?;
+    }
+    writeln!(out)
 }
 
 /// Which rows these are: all that follows but the columns is of the epoch published last alone.
@@ -319,6 +344,17 @@ name: x # ```
         assert_eq!(card(&manifest, "name: x # ```"), expected);
         manifest.run = RunRecord { id: "another".into(), ..RunRecord::default() };
         assert_eq!(card(&manifest, "name: x # ```\n"), expected, "the run leaves no trace");
+    }
+
+    #[test]
+    fn what_steps_have_to_tell_is_in_the_card() {
+        let mut manifest = sample();
+        let found = serde_json::json!([{"similarity": "0.8 to 0.9", "found": 0.98}, {"similarity": "<b>"}]);
+        manifest.steps[0].report = Some(serde_json::json!({"self_test": found, "rows_compared": 7}));
+        let expected = "### grade\n\nself test:\n\n| similarity | found |\n|---|---|\n| 0.8 to 0.9 | 0.98 |\n\
+                        | &lt;b&gt; |  |\n\nrows compared: 7\n\n";
+        let text = card(&manifest, "");
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub struct StepRecord {
     /// Rows of a partial dataset's run that did not come further.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub open: u64,
+    /// What the step has to tell beside: an object of numbers, texts and lists of such objects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Value>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -278,6 +281,7 @@ pub(crate) mod tests {
                 rejected: counts("refused", 2),
                 failed: counts("server_error", 1),
                 open: 0,
+                report: None,
             }],
             balance: Balance { rows_in: 10, kept: 7, rejected: 2, failed: 1, ..Balance::default() },
             diversity: DiversityRecord::default(),

@@ -22,7 +22,7 @@ use crate::engine::spill::{Held, Spill, Weight};
 use crate::engine::stages::{Stages, end_of};
 use crate::engine::tally::Tally;
 use crate::ops::{Decision, FoldKey, FoldState};
-use crate::row::{Failure, Fields, Reason, Row, RowId};
+use crate::row::{Failure, Fields, Reason, Row, RowId, Value};
 
 mod ahead;
 pub mod order;
@@ -249,6 +249,8 @@ pub struct Finish {
     pub reached: bool,
     /// Whether every row that was needed came to an end.
     pub complete: bool,
+    /// What steps have to tell, by their positions.
+    pub reports: BTreeMap<usize, Value>,
 }
 
 impl Engine {
@@ -567,21 +569,25 @@ impl Coordinator {
     /// Lets every row pass a fold that may and has room behind it.
     fn pass(&mut self, fold: usize) -> std::io::Result<()> {
         let step = self.engine.stages.step_of_fold(fold);
-        let next = self.engine.stages.stage_of_fold(fold) + 1;
+        let stage = self.engine.stages.stage_of_fold(fold);
         while self.has_room() || self.order.next_is_lowest(fold) {
             self.decide_group(fold);
-            let Some(Passing { arrived: Arrived { row, key }, decision }) = self.order.pass(fold)? else {
+            let Some(Passing { arrived: Arrived { mut row, key }, decision }) = self.order.pass(fold)? else {
                 return Ok(());
             };
             let of_fold = |key| self.states[fold].as_mut().map(|state| state.decide(&row.id, key));
             let decision = decision.or(key.and_then(of_fold));
             if let Some(decision) = &decision {
                 self.ways[fold].waiting -= 1;
-                if self.engine.stages.is_last(next - 1) && !matches!(decision, Decision::Reject(_)) {
+                if self.engine.stages.is_last(stage) && !matches!(decision, Decision::Reject(_)) {
                     self.engine.progress.pass(step, 1);
                 }
             }
-            let decision = decision.unwrap_or(Decision::Keep);
+            let next = if decision.is_some() { stage + 1 } else { self.engine.stages.past_step(fold) };
+            let mut decision = decision.unwrap_or(Decision::Keep);
+            if let Decision::KeepWith(fields) = &mut decision {
+                row.fields.append(fields);
+            }
             // Behind a barrier every row was needed; the fold rejects the others itself.
             if decision == Decision::KeepAsLast && !self.order.is_behind_barrier(fold) {
                 self.cut_after(&row.id.clone());
@@ -668,7 +674,11 @@ impl Coordinator {
         let ended = self.source_ended || self.cut.is_some();
         let complete = ended && self.tally.open == 0 && self.tally.balances();
         let reached = self.engine.until.kept.is_none_or(|wanted| self.released_kept >= wanted);
-        Finish { tally: self.tally, not_needed: self.not_needed, reached, complete }
+        let report = |(fold, state): (usize, &Option<Box<dyn FoldState>>)| {
+            Some((self.engine.stages.step_of_fold(fold), state.as_ref()?.report()?))
+        };
+        let reports = self.states.iter().enumerate().filter_map(report).collect();
+        Finish { tally: self.tally, not_needed: self.not_needed, reached, complete, reports }
     }
 }
 

@@ -101,6 +101,12 @@ impl Stages {
         self.folds[fold]
     }
 
+    /// The stage where a row goes on that the step of a fold does not hold for.
+    pub fn past_step(&self, fold: usize) -> usize {
+        let end = self.stages[self.folds[fold]].step_end;
+        self.folds.get(fold + 1).map_or(end, |next| end.min(*next))
+    }
+
     /// The step that a stage belongs to.
     pub fn step_of(&self, stage: usize) -> usize {
         self.stages[stage].step
@@ -205,7 +211,7 @@ impl Stages {
 /// What a fold decided for a row, as the end it comes to, if it does.
 pub fn end_of(decision: Decision, step: usize) -> Option<End> {
     match decision {
-        Decision::Keep | Decision::KeepAsLast => None,
+        Decision::Keep | Decision::KeepWith(_) | Decision::KeepAsLast => None,
         Decision::Reject(reason) => Some(End::Rejected { step, reason }),
     }
 }

@@ -48,6 +48,8 @@ pub fn kit(folder: &Path) -> Kit {
         teachers: Arc::default(),
         desk: Arc::new(Desk::new(store, budget, Control::default(), "exercises", "0")),
         commands: Arc::new(Commands { environment, watch: Vec::new() }),
+        target: folder.join("out"),
+        indexes: Some(folder.join(".textmill/indexes")),
     }
 }
 
@@ -109,6 +111,7 @@ fn check(base: &Path, op: &dyn Operator, columns: Columns, at: KeyPath) -> Found
         files: Default::default(),
         at,
         step: "step".to_owned(),
+        target: base.join("out"),
     };
     op.check(&mut check);
     let missing = |found: &Missing| format!("{}: no field `{}`", words(&found.place), found.field);
@@ -252,7 +255,7 @@ pub fn grouped(group: &dyn GroupRow, rows: &[(&str, Value)]) -> Vec<Option<Value
 
 fn reject(decision: Decision) -> Option<Value> {
     match decision {
-        Decision::Keep => None,
+        Decision::Keep | Decision::KeepWith(_) => None,
         Decision::Reject(reason) => Some(json!({"code": reason.code, "evidence": reason.evidence})),
         Decision::KeepAsLast => panic!("the fold ended"),
     }

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use crate::call::Pause;
 use crate::call::caps::CapsFile;
 use crate::kit::{Check, Kit};
-use crate::row::{Outcome, Reason, Row, RowId};
+use crate::row::{Fields, Outcome, Reason, Row, RowId, Value};
 
+mod against;
 pub mod ask;
 mod balance;
 mod best_of;
@@ -32,6 +33,7 @@ mod fixture;
 mod generate;
 mod images;
 mod judge;
+mod keep;
 mod keep_if;
 mod limit;
 mod number;
@@ -189,6 +191,12 @@ pub trait FoldState: Send {
     fn takes(&self) -> Option<u64> {
         None
     }
+
+    /// What there is to tell of the step when all rows have passed, for the dataset's manifest and card: an
+    /// object of numbers, texts and lists of such objects, the same for the same rows.
+    fn report(&self) -> Option<Value> {
+        None
+    }
 }
 
 /// A decision that needs all rows of a group: which of them is the best, how many there are.
@@ -216,6 +224,8 @@ pub enum Belong {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     Keep,
+    /// Keep this row with these fields, old or new.
+    KeepWith(Fields),
     /// Keep this row and end the fold: no later row is needed.
     KeepAsLast,
     Reject(Reason),

@@ -342,6 +342,7 @@ fn follow(
         files: BTreeSet::new(),
         at: KeyPath::root(),
         step: String::new(),
+        target: base.join(&file.save.parquet),
     };
     let mut history = History::default();
     let mut missing = Vec::new();

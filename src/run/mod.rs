@@ -352,7 +352,9 @@ impl Run {
     }
 
     fn stages(&self) -> Result<Stages, RunError> {
-        let steps = build_steps(&self.pipeline, &self.teachers, &self.desk, &self.commands)?;
+        let indexes = Some(self.store.indexes());
+        let steps =
+            build_steps(&self.pipeline, &self.teachers, &self.desk, &self.commands, indexes.as_ref())?;
         Ok(Stages::new(steps, self.pipeline.columns.clone()))
     }
 
@@ -379,6 +381,7 @@ impl Run {
         json!({
             "tally": finish.tally,
             "not_needed": finish.not_needed,
+            "reports": reports_json(finish, name_of),
             "calls": self.desk.monitor.to_json(name_of),
             "endpoints": accounts_json(&endpoints(&self.teachers)),
             "stopped": self.control.reason().map(|reason| reason.sentence()),
@@ -403,6 +406,12 @@ impl Run {
     }
 }
 
+/// What steps have to tell, by their names.
+fn reports_json(finish: &Finish, name_of: impl Fn(usize) -> Option<String>) -> serde_json::Value {
+    let named = finish.reports.iter().filter_map(|(step, report)| Some((name_of(*step)?, report.clone())));
+    serde_json::Value::Object(named.collect())
+}
+
 fn endpoints(teachers: &teachers::Started) -> IndexMap<String, Vec<Account>> {
     teachers.by_name.iter().map(|(name, teacher)| (name.clone(), teacher.pool.accounts())).collect()
 }
@@ -419,12 +428,14 @@ fn until(pipeline: &Pipeline) -> Until {
     until.map_or(Until::default(), |until| Until { kept: until.kept, tried: until.tried })
 }
 
-/// Builds every step of a pipeline for the epoch of a desk. May read files; starts nothing.
+/// Builds every step of a pipeline for the epoch of a desk. May read files and save indexes of published data in
+/// the folder that is given; starts nothing.
 fn build_steps(
     pipeline: &Pipeline,
     teachers: &teachers::Started,
     desk: &Arc<Desk>,
     commands: &Arc<Commands>,
+    indexes: Option<&PathBuf>,
 ) -> Result<Vec<StepRunners>, RunError> {
     let templates = pipeline.templates();
     let mut steps = Vec::new();
@@ -439,6 +450,8 @@ fn build_steps(
             teachers: Arc::clone(&teachers.by_name),
             desk: Arc::clone(desk),
             commands: Arc::clone(commands),
+            target: pipeline.base.join(&pipeline.file.save.parquet),
+            indexes: indexes.cloned(),
         };
         let wrong = |error: anyhow::Error| RunError::Io(format!("step `{}`: {error}", step.name));
         let when = step.when.as_deref().map(|when| kit.expression(when)).transpose().map_err(wrong)?;

@@ -286,7 +286,8 @@ impl Written {
         let pipeline = run.pipeline();
         let epoch = &run.options().epoch;
         let tally = &finish.tally;
-        let steps = tally.steps.iter().zip(&pipeline.steps).map(|(counts, step)| StepRecord {
+        let steps = tally.steps.iter().zip(&pipeline.steps).enumerate();
+        let steps = steps.map(|(position, (counts, step))| StepRecord {
             name: step.name.clone(),
             operator: step.op.name().to_owned(),
             rows_in: counts.rows_in,
@@ -294,6 +295,7 @@ impl Written {
             rejected: counts.rejected.clone(),
             failed: counts.failed.clone(),
             open: counts.open,
+            report: finish.reports.get(&position).cloned(),
         });
         Manifest {
             textmill: env!("CARGO_PKG_VERSION").to_owned(),

@@ -72,7 +72,7 @@ async fn one(pipeline: &Pipeline, test: &TestFile, workspace: &Path) -> Result<V
     let budget = Budget::default();
     let desk = Arc::new(Desk::new(store, budget, control.clone(), &pipeline.file.name, EPOCH));
     let teachers = teachers::offline(pipeline, &test.replies);
-    let mut steps = build_steps(pipeline, &teachers, &desk, &Arc::default())?;
+    let mut steps = build_steps(pipeline, &teachers, &desk, &Arc::default(), None)?;
     stand_in(pipeline, &mut steps, test);
     take_turns(&mut steps);
     let engine = Engine {

@@ -3,7 +3,8 @@
 //!
 //! It never sends a call, never decides whether a budget allows one, and never looks inside a
 //! request, a reply or a run's summary. Map: `replies` (save, find), `ledger` (reserve, settle),
-//! `batches` (what providers answer within a day), `runs`, `upkeep` (statistics, export, pruning); below them
+//! `batches` (what providers answer within a day), `runs`, `upkeep` (statistics, export, pruning), `index` (saved
+//! indexes, databases of their own); below them
 //! `writer` (group commit), `readers`,
 //! `schema` (tables and formats), `processes` (who writes at once), `lock`, `error` (all the words).
 //!
@@ -13,6 +14,7 @@ mod batches;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod index;
 mod ledger;
 mod lock;
 mod processes;
@@ -35,6 +37,7 @@ use rusqlite::Connection;
 
 pub use batches::{Batch, BatchEnd, BatchItem, Came, Closed, ItemEnd, NewBatch, NewItem, Put};
 pub use error::StoreError;
+pub use index::{Entry, Found, IndexedPart, KeyIndex, Lookup};
 pub use ledger::{Amount, Caps, Charge, Reservation, ReservationId, Spending, Spent, Unit};
 pub use processes::EpochLock;
 pub use replies::{BODY_BYTES_MAX, IfPresent, NewReply, Origin, Saved, StoredReply};

@@ -14,7 +14,9 @@ use super::shingles::{Shingler, Shingles};
 
 /// Candidates that a document is compared with, at most, earliest first. Past them only candidates that
 /// share at least half of the band keys are, so near copies are found however crowded the
-/// neighbourhood. Keeps a set of a million texts from one template from costing 10^12 comparisons.
+/// neighbourhood. Of each band, too, the earliest so many are looked at: keys that all texts of one template share
+/// bring no more, and near copies share others. Keeps a set of a million texts from one template, or of texts that
+/// somebody made to collide, from costing 10^12 comparisons.
 pub const CANDIDATES_MAX: usize = 1_000;
 
 /// What the index has to know of a document.
@@ -47,6 +49,21 @@ impl KeyMaker {
     /// `verify` must be what the index is told: whether it gets a threshold.
     pub fn new(shingles: Shingles, bands: Bands, verify: bool) -> KeyMaker {
         KeyMaker { shingles, minhash: MinHash::new(bands), verify }
+    }
+
+    pub fn bands(&self) -> Bands {
+        self.minhash.bands()
+    }
+
+    /// The set of a text's shingle hashes, ascending; as [`DocKeys::shingles`] has it, verified or not.
+    pub fn set(&self, text: &str, scratch: &mut Scratch) -> Box<[u32]> {
+        let Scratch { shingler, hashes, set, .. } = scratch;
+        shingler.fill(self.shingles, text, hashes);
+        set.clear();
+        set.extend(hashes.iter().map(|hash| (hash >> 32) as u32));
+        set.sort_unstable();
+        set.dedup();
+        set.as_slice().into()
     }
 
     pub fn keys(&self, text: &str, scratch: &mut Scratch) -> DocKeys {
@@ -109,6 +126,21 @@ impl NearIndex {
         }
     }
 
+    /// What a document would duplicate, if it came now; it is not remembered.
+    pub fn find(&self, keys: &DocKeys) -> Option<Match> {
+        let found = match self.threshold {
+            Some(threshold) => {
+                let (number, similarity) = self.earliest_similar(keys, threshold).0?;
+                (number, Some(similarity))
+            }
+            None => {
+                let held = self.bands.iter().zip(&keys.bands).map(|(band, key)| band.get(*key));
+                (held.flatten().min()?, None)
+            }
+        };
+        Some(Match { earlier: self.ids[found.0 as usize], similarity: found.1 })
+    }
+
     /// Documents that were compared with only part of their candidates, see [`CANDIDATES_MAX`].
     pub fn cut_short(&self) -> u64 {
         self.cut_short
@@ -141,7 +173,8 @@ impl NearIndex {
     }
 
     fn insert_verified(&mut self, keys: DocKeys, id: u64, threshold: f64) -> Option<Match> {
-        let found = self.earliest_similar(&keys, threshold);
+        let (found, skipped) = self.earliest_similar(&keys, threshold);
+        self.cut_short += u64::from(skipped && found.is_none());
         let is_copy = found.is_some_and(|(_, similarity)| similarity >= 1.0);
         // A later document is as similar to the earlier of two equal sets as to the other, and meets
         // it in the same bands: the copy can never be the answer.
@@ -163,8 +196,8 @@ impl NearIndex {
         u32::try_from(self.ids.len()).ok().filter(|number| *number < u32::MAX - 1)
     }
 
-    /// Walks the candidates of all bands together, in ascending order.
-    fn earliest_similar(&mut self, keys: &DocKeys, threshold: f64) -> Option<(u32, f64)> {
+    /// Walks the candidates of all bands together, in ascending order; and whether some were left out.
+    fn earliest_similar(&self, keys: &DocKeys, threshold: f64) -> (Option<(u32, f64)>, bool) {
         let mut walks: Vec<Walk> =
             self.bands.iter().zip(&keys.bands).filter_map(|(band, key)| band.walk(*key)).collect();
         let mut candidates = 0;
@@ -176,6 +209,7 @@ impl NearIndex {
                     return true;
                 }
                 shared += 1;
+                skipped |= walk.is_cut_short();
                 walk.advance()
             });
             candidates += 1;
@@ -185,17 +219,16 @@ impl NearIndex {
             }
             let found = jaccard_from(&keys.shingles, &self.sets[number as usize], threshold);
             if let Some(similarity) = found {
-                return Some((number, similarity));
+                return (Some((number, similarity)), skipped);
             }
         }
-        self.cut_short += u64::from(skipped);
-        None
+        (None, skipped)
     }
 }
 
 /// The Jaccard similarity of two ascending sets if it is at least `threshold`; stops as soon as it
 /// cannot be.
-pub(super) fn jaccard_from(left: &[u32], right: &[u32], threshold: f64) -> Option<f64> {
+pub fn jaccard_from(left: &[u32], right: &[u32], threshold: f64) -> Option<f64> {
     let total = left.len() + right.len();
     // i / (total - i) >= t means i >= t * total / (1 + t). One less, for what rounding may do; the exact
     // comparison comes last.
@@ -260,7 +293,7 @@ impl Band {
 
     fn walk(&self, key: u64) -> Option<Walk<'_>> {
         let last = self.get(key)?;
-        Some(Walk { next: &self.next, at: self.next[last as usize], last })
+        Some(Walk { next: &self.next, at: self.next[last as usize], last, left: CANDIDATES_MAX })
     }
 
     fn grow(&mut self) {
@@ -291,14 +324,22 @@ struct Walk<'a> {
     next: &'a [u32],
     at: u32,
     last: u32,
+    /// Documents that it may still stand at, this one with them.
+    left: usize,
 }
 
 impl Walk<'_> {
     /// Goes to the next document; `false` if there is none.
     fn advance(&mut self) -> bool {
-        let more = self.at != self.last;
+        let more = self.at != self.last && self.left > 1;
         self.at = self.next[self.at as usize];
+        self.left -= 1;
         more
+    }
+
+    /// Whether it ends here though there are more.
+    fn is_cut_short(&self) -> bool {
+        self.at != self.last && self.left == 1
     }
 }
 
@@ -452,6 +493,17 @@ mod tests {
         assert_eq!(index.cut_short(), 49);
         let copy = index.insert(keys(crowd - 1), crowd);
         assert_eq!(copy, Some(Match { earlier: crowd - 1, similarity: Some(1.0) }));
+    }
+
+    #[test]
+    fn documents_that_were_made_to_collide_cost_a_bounded_time_each() {
+        // All keys of all documents are the same, and no two are similar.
+        let mut index = NearIndex::new(Bands::new(17, 7).unwrap(), Some(0.8));
+        let keys = |own: u32| DocKeys { bands: (0..17).collect(), shingles: [own, own + 1_000_000].into() };
+        for own in 0..2_000 {
+            assert_eq!(index.insert(keys(own), u64::from(own)), None);
+        }
+        assert_eq!(index.cut_short(), 999);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Pure algorithms on texts and slices: no operators, no files, no rows, no time.
 
 pub mod chunk;
+pub mod code;
 pub mod cosine;
 pub mod diversity;
 pub mod extract;
@@ -9,6 +10,8 @@ pub mod lines;
 pub mod lsh;
 pub mod minhash;
 pub mod normalize;
+pub mod perturb;
+pub mod pieces;
 pub mod quality;
 pub mod shingles;
 pub mod tokens;

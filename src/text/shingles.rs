@@ -1,6 +1,6 @@
 //! Texts as sets of shingles: what near-duplicate search means by "similar".
 //!
-//! Makes well-mixed hashes of word or character n-grams, and nothing else: it keeps no set, compares
+//! Makes well-mixed hashes of n-grams of words, characters or code tokens, and nothing else: it keeps no set, compares
 //! nothing. The hashes may be stored, so their definition must not change (the tests pin it).
 
 use std::num::NonZeroU8;
@@ -8,9 +8,11 @@ use std::num::NonZeroU8;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use unicode_normalization::char::is_combining_mark;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// What a shingle is: an n-gram of words or of characters.
+use super::code::{Token, tokens};
+
+/// What a shingle is: an n-gram of words, of characters or of code tokens.
 ///
 /// **Words** are the maximal runs of letters, digits (`char::is_alphanumeric`) and combining marks,
 /// lower-cased character by character; everything between them, `_` too, is dropped. In scripts
@@ -19,7 +21,10 @@ use xxhash_rust::xxh3::xxh3_64;
 /// **Characters** are those of the lower-cased text, punctuation included, where a run of white space
 /// counts as one space and white space at both ends as nothing.
 ///
-/// A text of fewer than n words (characters) has one shingle: all of it. A text without any has none.
+/// **Code tokens** are names, numbers, strings and single signs of a program in any language, case kept;
+/// comments, white space and the kind of quotes do not count, see [`super::code::tokens`].
+///
+/// A text of fewer than n words (characters, tokens) has one shingle: all of it. A text without any has none.
 /// Composed and decomposed characters differ, as do forms that only NFKC makes equal: bring texts to
 /// one form first if they come from many places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -27,6 +32,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub enum Shingles {
     Words(NonZeroU8),
     Characters(NonZeroU8),
+    CodeTokens(NonZeroU8),
 }
 
 impl Shingles {
@@ -38,6 +44,11 @@ impl Shingles {
     /// N-grams of `n` characters; 0 counts as 1.
     pub fn characters(n: u8) -> Shingles {
         Shingles::Characters(NonZeroU8::new(n).unwrap_or(NonZeroU8::MIN))
+    }
+
+    /// N-grams of `n` code tokens; 0 counts as 1.
+    pub fn code_tokens(n: u8) -> Shingles {
+        Shingles::CodeTokens(NonZeroU8::new(n).unwrap_or(NonZeroU8::MIN))
     }
 }
 
@@ -69,6 +80,10 @@ impl Shingler {
             }
             Shingles::Characters(n) => {
                 self.read_characters(text);
+                n
+            }
+            Shingles::CodeTokens(n) => {
+                tokens(text, |token| self.units.push(hash_token(token)));
                 n
             }
         };
@@ -181,8 +196,19 @@ fn hash_character(c: char) -> u64 {
     mix(u64::from(u32::from(c)).wrapping_add(GOLDEN))
 }
 
+/// A string is another token than the name in it, so the kind is in the hash.
+fn hash_token(token: Token<'_>) -> u64 {
+    let (text, kind) = match token {
+        Token::Name(text) => (text, 0),
+        Token::Number(text) => (text, 1),
+        Token::String(text) => (text, 2),
+        Token::Sign(text) => (text, 3),
+    };
+    xxh3_64_with_seed(text.as_bytes(), kind)
+}
+
 /// The odd number nearest to 2^64 divided by the golden ratio (Knuth, TAOCP 3, section 6.4).
-pub(super) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Hashes each window of `n` unit hashes, or all of them if they are fewer: a polynomial in `GOLDEN`
 /// modulo 2^64, rolled along (Karp and Rabin 1987), so that the cost does not depend on `n`.
@@ -209,7 +235,7 @@ fn hash_windows(units: &[u64], n: usize, out: &mut Vec<u64>) {
 /// A bijection of 64 bits that spreads every bit over all of them: the finaliser of SplitMix64
 /// (Steele, Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014, figure 16;
 /// constants of Stafford's variant 13).
-pub(super) fn mix(value: u64) -> u64 {
+pub fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     value ^ (value >> 31)
@@ -275,10 +301,22 @@ mod tests {
     }
 
     #[test]
+    fn code_is_compared_by_what_it_does() {
+        let code = |text| hashes(Shingles::code_tokens(3), text);
+        let plain = code("def f(x):\n    return g(x, \"a\")\n");
+        assert_eq!(plain.len(), 11);
+        assert_eq!(code("# why\ndef f( x ):\n\treturn g(x,'a')  # so"), plain);
+        assert_ne!(code("def f(x):\n    return g(x, a)\n"), plain);
+        assert_ne!(code("def f(X):\n    return g(x, \"a\")\n"), plain);
+        assert!(code("# nothing\n").is_empty());
+    }
+
+    #[test]
     fn configurations_read_as_written() {
         let read = |json: &str| serde_json::from_str::<Shingles>(json).ok();
         assert_eq!(read(r#"{"words": 5}"#), Some(Shingles::default()));
         assert_eq!(read(r#"{"characters": 24}"#), Some(Shingles::characters(24)));
+        assert_eq!(read(r#"{"code_tokens": 7}"#), Some(Shingles::code_tokens(7)));
         assert_eq!(read(r#"{"words": 0}"#), None);
         assert_eq!(Shingles::words(0), Shingles::words(1));
     }
@@ -287,6 +325,8 @@ mod tests {
     fn hashes_never_change() {
         let word = hashes(Shingles::default(), "Once upon a time there was");
         let character = hashes(Shingles::characters(3), "Été");
+        let code = hashes(Shingles::code_tokens(2), "f(1)");
+        assert_eq!(format!("{code:x?}"), "[2f81432d83169cee, 6f1907db03bd787, 70dd7a201a9bb2d]");
         assert_eq!(
             format!("{word:x?} {character:x?}"),
             "[3a5292faf78e3750, 6a5543f21549b81a] [e237d6ce0d1258d9]"

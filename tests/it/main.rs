@@ -17,6 +17,7 @@ mod pools;
 mod problems;
 mod processes;
 mod readme;
+mod releases;
 mod secrets;
 mod several_teachers;
 mod stops;

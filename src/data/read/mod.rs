@@ -265,6 +265,12 @@ impl FileSource {
         Ok(FileSource { files, options, reserved_allowed: false })
     }
 
+    /// Lets textmill's own columns through, as in a dataset that is looked at.
+    pub fn with_reserved(mut self) -> FileSource {
+        self.reserved_allowed = true;
+        self
+    }
+
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())
     }
@@ -433,9 +439,7 @@ pub fn read_dataset(path: &Path) -> Result<Rows, ReadError> {
         false => vec![path.to_owned()],
     };
     let options = ReadOptions { text_unit: TextUnit::Lines, ..ReadOptions::default() };
-    let mut source = FileSource::open(&parts, None, options)?;
-    source.reserved_allowed = true;
-    Ok(source.rows())
+    Ok(FileSource::open(&parts, None, options)?.with_reserved().rows())
 }
 
 /// One column of a file as texts, for samplers: numbers and booleans as JSON writes them, blank and

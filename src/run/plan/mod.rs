@@ -303,7 +303,7 @@ fn dry_steps(
     desk.dry = Some(dry);
     let desk = Arc::new(desk);
     let teachers = teachers::offline(pipeline, &IndexMap::new());
-    let mut steps = build_steps(pipeline, &teachers, &desk, &Arc::default())?;
+    let mut steps = build_steps(pipeline, &teachers, &desk, &Arc::default(), None)?;
     let not_taken = leave_out_programs(pipeline, &mut steps);
     Ok(DrySteps { control, desk, steps, not_taken })
 }
