@@ -14,11 +14,12 @@ import random
 import shutil
 import sys
 import tempfile
+from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from compare import documents, measured
+from compare import WORDS_OF_A_DOCUMENT, measured
 
 PIPELINE = (
     "textmill: 1\nname: nightly\nsource: {{ files: {{ path: docs.parquet }} }}\nsteps:\n"
@@ -26,20 +27,27 @@ PIPELINE = (
 )
 
 
+def texts_of(night, rows):
+    """Texts of random words, no two alike."""
+    rng = random.Random(night)
+    vocabulary = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(50_000)]
+    sums = list(accumulate(1 / (rank + 10) for rank in range(len(vocabulary))))
+    return [" ".join(rng.choices(vocabulary, cum_weights=sums, k=WORDS_OF_A_DOCUMENT)) for _ in range(rows)]
+
+
 def main(binary, nights, rows, folder):
     for name, against, out in (("p", ", against: [{ dataset: out }]", "out"), ("alone", "", "alone")):
         with open(os.path.join(folder, f"{name}.yaml"), "w") as file:
             file.write(PIPELINE.format(against=against, out=out))
     for night in range(nights):
-        texts, _ = documents(rows, random.Random(night))
-        table = pa.table({"text": texts})
+        table = pa.table({"text": texts_of(night, rows)})
         pq.write_table(table, os.path.join(folder, "docs.parquet"), compression="zstd")
         run = [binary, "run", "p.yaml", "--epoch", str(night)]
         took = [measured("textmill", run, cwd=folder)[1:] for _ in range(3)]
         alone = [binary, "run", "alone.yaml", "--epoch", "0"]
         least = min(measured("textmill", alone, cwd=folder)[1] for _ in range(3))
         size = sum(map(os.path.getsize, glob.glob(os.path.join(folder, ".textmill/indexes/*"))))
-        earlier = night * rows * 0.9
+        earlier = night * rows
         per_row = f"{size / earlier:6.0f} bytes of index a row" if night else ""
         microseconds = 1e6 / rows
         print(

@@ -16,8 +16,9 @@ const TEXT_BYTES_MAX: usize = 64 << 10;
 /// Into how many levels the similarities from the wished one to 1 are divided.
 const LEVELS: u32 = 4;
 
-/// Times that the share of changed words is corrected to come near a similarity.
-const CORRECTIONS: usize = 3;
+/// Copies that are tried to come near a similarity, each with a share of changed words that the last one corrects.
+/// In short texts a single word is a leap.
+const ATTEMPTS: u64 = 6;
 
 /// A changed copy of a text.
 #[derive(Clone, Debug)]
@@ -81,16 +82,17 @@ impl SelfTest {
     ) -> Option<Planted> {
         let mut share = (1.0 - wanted) / (1.0 + wanted) / 5.0;
         let mut best: Option<(f64, String)> = None;
-        for _ in 0..CORRECTIONS {
-            let copy = perturbed(text, share, seed);
+        for attempt in 0..ATTEMPTS {
+            let copy = perturbed(text, share, mix(seed ^ attempt));
             let similarity = jaccard_from(set, &maker.set(&copy, scratch), 0.0).unwrap_or(0.0);
             let is_nearer = |other: f64| (similarity - wanted).abs() < (other - wanted).abs();
             if similarity < 1.0 && best.as_ref().is_none_or(|(other, _)| is_nearer(*other)) {
                 best = Some((similarity, copy));
             }
             // Changed shingles grow with the share of changed words as long as those are few.
-            let changed = |similarity: f64| ((1.0 - similarity) / (1.0 + similarity)).max(0.001);
-            share = (share * changed(wanted) / changed(similarity)).min(0.9);
+            let changed = |similarity: f64| (1.0 - similarity) / (1.0 + similarity);
+            let correction = (changed(wanted) / changed(similarity)).clamp(0.5, 2.0);
+            share = (share * correction).min(0.9);
         }
         let (similarity, copy) = best.filter(|(similarity, _)| *similarity >= self.similar_above)?;
         Some(Planted { similarity, keys: maker.keys(&copy, scratch) })
