@@ -5,6 +5,8 @@
 //! about, or was never sent. An item in a batch is its own reservation. What a batch means to its provider is
 //! not known here.
 
+use std::sync::Arc;
+
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::error::StoreError;
@@ -267,19 +269,10 @@ impl Store {
         per_day: Caps,
     ) -> Result<Closed, StoreError> {
         self.write(move |desk| {
-            let day_sum = Charge::day(new.day);
-            if !per_day.is_none() {
-                let spent = ledger::read_spent(&desk.connection, &day_sum, desk.process)?;
-                // What this transaction has settled so far is in no sum yet.
-                let pending = desk.spending.iter().filter(|(charge, _)| *charge.day == *day_sum);
-                let settled = pending.fold(spent.settled, |sum, (_, amount)| sum.plus(*amount));
-                let spent = Spent { settled, ..spent };
-                if per_day.passed_by(spent.worst().plus(worst)).is_some() {
-                    return Ok(Closed::Full(spent));
-                }
+            let day_sum: Arc<str> = Charge::day(new.day).into();
+            if let Some(spent) = ledger::full_day(desk, &day_sum, worst, per_day)? {
+                return Ok(Closed::Full(spent));
             }
-            // What is known of the day does not have these.
-            desk.day = None;
             let connection = &desk.connection;
             let items = keys.len() as u64;
             connection

@@ -101,6 +101,16 @@ pub enum Meaning {
     Fault(Fault),
 }
 
+impl Meaning {
+    /// What it is where nobody awaits an answer.
+    pub fn fault(self) -> Fault {
+        match self {
+            Meaning::Fault(fault) => fault,
+            Meaning::Refused(message) => Fault::BadRequest { message },
+        }
+    }
+}
+
 /// An error as a server tells it.
 #[derive(Debug, Default)]
 struct Told {

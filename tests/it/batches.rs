@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::workspace::{FakeTeacher, Workspace, rows, until};
+use crate::workspace::{FakeTeacher, Moments, Workspace, rows, until};
 
 /// The two providers that have batches.
 const APIS: [&str; 2] = ["openai", "anthropic"];
@@ -87,21 +87,6 @@ fn a_run_in_batches_makes_the_dataset_of_a_live_run() {
     }
 }
 
-/// Starts a run and kills it after a while; whether it was still running.
-fn killed(workspace: &Workspace, after: Duration) -> bool {
-    let mut child = workspace
-        .command(&["run", "p.yaml", "--json"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(after);
-    let running = child.try_wait().unwrap().is_none();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    running
-}
-
 #[test]
 fn a_dozen_kills_pay_nothing_twice() {
     // A batch is there long before its maker is told.
@@ -113,11 +98,10 @@ fn a_dozen_kills_pay_nothing_twice() {
         let teacher = FakeTeacher::start(&slow);
         let settings = "    mode: batch\n    batch: { poll: 50ms, doubt: 600ms, items_max: 150 }";
         let workspace = prepare(api, &teacher.url, 600, settings, "");
-        let mut moment = u64::from(std::process::id());
+        let mut moments = Moments::new();
         let mut kills = 0;
         while kills < 12 {
-            moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            if !killed(&workspace, Duration::from_millis(60 + (moment >> 33) % 700)) {
+            if !workspace.killed(Duration::from_millis(60 + moments.next(700))) {
                 break;
             }
             kills += 1;
@@ -208,7 +192,7 @@ fn a_budget_holds_over_batches_and_kills() {
     let settings = "    mode: batch\n    batch: { poll: 50ms, doubt: 500ms, items_max: 100 }";
     let workspace = prepare("openai", &teacher.url, 400, settings, "budget: { calls: 550 }");
     for after in [250, 400, 600] {
-        killed(&workspace, Duration::from_millis(after));
+        workspace.killed(Duration::from_millis(after));
     }
     let accounts = workspace.json(&["run", "p.yaml", "--json"], 1);
     assert!(accounts["stopped"].as_str().unwrap().starts_with("the budget of 550 calls is reached"));

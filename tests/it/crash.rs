@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::workspace::{FakeTeacher, Workspace, lives, rows, until};
+use crate::workspace::{FakeTeacher, Moments, Workspace, lives, rows, until};
 
 const IN_FLIGHT: u64 = 32;
 
@@ -35,33 +35,6 @@ fn prepare(url: &str, count: usize, budget: &str) -> Workspace {
     workspace
 }
 
-/// Small pseudo-random numbers; the moments need not be the same every time.
-struct Moments(u64);
-
-impl Moments {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below
-    }
-}
-
-/// Starts a run and kills it after a while; whether it was still running.
-fn killed(workspace: &Workspace, after: Duration) -> bool {
-    let mut child = workspace
-        .command(&["run", "p.yaml", "--json"])
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(after);
-    let running = child.try_wait().unwrap().is_none();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    running
-}
-
 #[test]
 fn twenty_kills_cost_only_what_was_in_flight() {
     let teacher =
@@ -74,10 +47,10 @@ fn twenty_kills_cost_only_what_was_in_flight() {
     let teacher =
         FakeTeacher::start(&["--latency-ms", "20", "--latency-sigma", "0.5", "--reply-bytes", "400"]);
     let disturbed = prepare(&teacher.url, 2000, "");
-    let mut moments = Moments(0x9E37_79B9_7F4A_7C15 ^ u64::from(std::process::id()));
+    let mut moments = Moments::new();
     let mut kills = 0;
     while kills < 20 {
-        if !killed(&disturbed, Duration::from_millis(30 + moments.next(220))) {
+        if !disturbed.killed(Duration::from_millis(30 + moments.next(220))) {
             break;
         }
         kills += 1;
@@ -99,9 +72,9 @@ fn the_budget_holds_through_kills() {
     let teacher = FakeTeacher::start(&["--latency-ms", "20", "--reply-bytes", "400"]);
     let cap = 600;
     let workspace = prepare(&teacher.url, 1000, &format!("budget: {{ calls: {cap} }}"));
-    let mut moments = Moments(0x1234_5678_9ABC_DEF1 ^ u64::from(std::process::id()));
+    let mut moments = Moments::new();
     for _ in 0..20 {
-        killed(&workspace, Duration::from_millis(30 + moments.next(150)));
+        workspace.killed(Duration::from_millis(30 + moments.next(150)));
     }
     let last = workspace.run(&["run", "p.yaml", "--json"]);
     assert_eq!(last.code, Some(1), "{}", last.stderr);

@@ -534,7 +534,7 @@ impl Clerk {
             "teacher `{}`: batch `{name}` {what} for {}: {}",
             self.teacher.name,
             humantime::format_duration(self.teacher.patience),
-            words(fault)
+            fault.message()
         ))))
     }
 
@@ -545,18 +545,7 @@ impl Clerk {
             }
             _ => String::new(),
         };
-        let (teacher, why) = (&self.teacher.name, words(fault));
+        let (teacher, why) = (&self.teacher.name, fault.message());
         Halt::Stop(StopReason::Fatal(format!("teacher `{teacher}`: batch `{name}` {what}: {why}{hint}")))
-    }
-}
-
-/// The server's words about a fault.
-pub(super) fn words(fault: &Fault) -> &str {
-    match fault {
-        Fault::Busy { message, .. }
-        | Fault::Fatal { message }
-        | Fault::Transient { message, .. }
-        | Fault::TooLong { message }
-        | Fault::BadRequest { message } => message,
     }
 }

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use tokio::sync::mpsc;
 
-use super::clerk::{Clerk, Halt, words};
+use super::clerk::{Clerk, Halt};
 use crate::call::budget::InBatch;
 use crate::call::{SENT, StopReason, declined};
 use crate::clock;
@@ -226,7 +226,7 @@ impl Clerk {
         if let Some(counts) = self.tray.counts(&item.step) {
             counts.fault(fault);
         }
-        Ok(Ended::Declined(item.key, words(fault).to_owned()))
+        Ok(Ended::Declined(item.key, fault.message().to_owned()))
     }
 
     /// Has an item that brought nothing go with another batch, if somebody wants it and it was not in too many.

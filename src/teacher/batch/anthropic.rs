@@ -43,24 +43,16 @@ fn items(batch: &Value) -> Option<u64> {
     Some(counts.values().filter_map(Value::as_u64).sum())
 }
 
-/// A page of `GET /messages/batches`, newest first, and the id to go on behind.
-pub fn listed(page: &Value) -> (Vec<Listed>, Option<String>) {
-    let batches = page["data"].as_array().into_iter().flatten();
-    let batches: Vec<Listed> = batches
-        .filter_map(|batch| {
-            let created: jiff::Timestamp = batch["created_at"].as_str()?.parse().ok()?;
-            Some(Listed {
-                id: batch["id"].as_str()?.to_owned(),
-                token: None,
-                items: items(batch),
-                created_unix_ms: created.as_millisecond(),
-                status: status(batch),
-            })
-        })
-        .collect();
-    let more = page["has_more"] == true;
-    let last = batches.last().map(|batch| batch.id.clone()).filter(|_| more);
-    (batches, last)
+/// A batch of `GET /messages/batches`.
+pub fn listed(batch: &Value) -> Option<Listed> {
+    let created: jiff::Timestamp = batch["created_at"].as_str()?.parse().ok()?;
+    Some(Listed {
+        id: batch["id"].as_str()?.to_owned(),
+        token: None,
+        items: items(batch),
+        created_unix_ms: created.as_millisecond(),
+        status: status(batch),
+    })
 }
 
 #[derive(Deserialize)]
@@ -110,9 +102,8 @@ mod tests {
         assert_eq!(status(&working), Status::Working { done: 2, total: 7 });
         let ended = json!({ "id": "b1", "processing_status": "ended", "results_url": "https://elsewhere/" });
         assert_eq!(status(&ended), Status::Ended { results: vec!["/messages/batches/b1/results".into()] });
-        let (batches, more) = listed(&json!({ "data": [working], "has_more": false }));
-        assert_eq!((batches[0].items, batches[0].created_unix_ms), (Some(7), 1_724_179_044_100));
-        assert_eq!(more, None);
+        let listed = listed(&working).unwrap();
+        assert_eq!((listed.items, listed.created_unix_ms), (Some(7), 1_724_179_044_100));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::Fault;
-use super::fault::{self, Meaning};
+use super::fault;
 use super::format::ApiFormat;
 use super::http::{HttpClient, RawReply, Sent};
 use crate::clock;
@@ -66,6 +66,25 @@ impl BatchApi {
             BatchApi::OpenAi => openai::item(key),
             BatchApi::Anthropic => anthropic::item(key),
         }
+    }
+
+    /// Behind which id of a list to go on.
+    fn after(self) -> &'static str {
+        match self {
+            BatchApi::OpenAi => "after",
+            BatchApi::Anthropic => "after_id",
+        }
+    }
+
+    /// A page of a list, newest first, and the id to go on behind.
+    fn page(self, page: &Value) -> (Vec<Listed>, Option<String>) {
+        let listed = match self {
+            BatchApi::OpenAi => openai::listed,
+            BatchApi::Anthropic => anthropic::listed,
+        };
+        let batches = page["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let last = batches.last().and_then(|batch| batch["id"].as_str()).map(str::to_owned);
+        (batches.iter().filter_map(listed).collect(), last.filter(|_| page["has_more"] == true))
     }
 }
 
@@ -262,15 +281,12 @@ impl BatchClient {
         let mut query = PAGE.to_owned();
         loop {
             let page = self.ask(self.api.path(), &query, None).await?;
-            let (batches, more) = match self.api {
-                BatchApi::OpenAi => openai::listed(&page),
-                BatchApi::Anthropic => anthropic::listed(&page),
-            };
-            let all = batches.len();
-            found.extend(batches.into_iter().take_while(|batch| batch.created_unix_ms >= unix_ms));
-            let Some(last) = more.filter(|_| found.len() % all.max(1) == 0) else { return Ok(found) };
-            let after = if self.api == BatchApi::OpenAi { "after" } else { "after_id" };
-            query = format!("{PAGE}&{after}={last}");
+            let (batches, more) = self.api.page(&page);
+            let before = found.len() + batches.len();
+            found.extend(batches.into_iter().filter(|batch| batch.created_unix_ms >= unix_ms));
+            // Behind an older one there are none but older ones.
+            let Some(last) = more.filter(|_| found.len() == before) else { return Ok(found) };
+            query = format!("{PAGE}&{}={last}", self.api.after());
         }
     }
 
@@ -331,10 +347,7 @@ impl BatchClient {
 }
 
 fn meant(reply: &RawReply) -> Fault {
-    match fault::meaning(reply.status, &reply.headers, &reply.body, clock::unix_ms()) {
-        Meaning::Fault(fault) => fault,
-        Meaning::Refused(message) => Fault::BadRequest { message },
-    }
+    fault::meaning(reply.status, &reply.headers, &reply.body, clock::unix_ms()).fault()
 }
 
 fn named(made: &Value) -> Result<String, Fault> {

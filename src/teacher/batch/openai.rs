@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Came, Frame, ItemResult, Listed, Status};
 use crate::teacher::Fault;
-use crate::teacher::fault::{self, Meaning};
+use crate::teacher::fault;
 
 /// Requests of one file, and its bytes (guide, "Rate limits").
 pub const LIMITS: (usize, u64) = (50_000, 200_000_000);
@@ -74,29 +74,18 @@ fn failure(batch: &Value) -> Fault {
     if code == "token_limit_exceeded" || code == "request_limit_exceeded" {
         return Fault::Busy { retry_after: None, message, notes: Box::default() };
     }
-    match fault::meaning(400, &Default::default(), &json!({ "error": error }).to_string(), 0) {
-        Meaning::Fault(fault) => fault,
-        Meaning::Refused(message) => Fault::BadRequest { message },
-    }
+    fault::meaning(400, &Default::default(), &json!({ "error": error }).to_string(), 0).fault()
 }
 
-/// A page of `GET /batches`, newest first, and the id to go on behind.
-pub fn listed(page: &Value) -> (Vec<Listed>, Option<String>) {
-    let batches = page["data"].as_array().into_iter().flatten();
-    let batches: Vec<Listed> = batches
-        .filter_map(|batch| {
-            Some(Listed {
-                id: batch["id"].as_str()?.to_owned(),
-                token: batch["metadata"][TOKEN].as_str().map(str::to_owned),
-                items: batch.pointer("/request_counts/total").and_then(Value::as_u64),
-                created_unix_ms: batch["created_at"].as_i64()?.saturating_mul(1000),
-                status: status(batch),
-            })
-        })
-        .collect();
-    let more = page["has_more"] == true;
-    let last = batches.last().map(|batch| batch.id.clone()).filter(|_| more);
-    (batches, last)
+/// A batch of `GET /batches`.
+pub fn listed(batch: &Value) -> Option<Listed> {
+    Some(Listed {
+        id: batch["id"].as_str()?.to_owned(),
+        token: batch["metadata"][TOKEN].as_str().map(str::to_owned),
+        items: batch.pointer("/request_counts/total").and_then(Value::as_u64),
+        created_unix_ms: batch["created_at"].as_i64()?.saturating_mul(1000),
+        status: status(batch),
+    })
 }
 
 #[derive(Deserialize)]
@@ -132,6 +121,7 @@ pub fn result(line: &str) -> serde_json::Result<ItemResult> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::BatchApi;
     use super::*;
 
     #[test]
@@ -185,7 +175,7 @@ mod tests {
             { "id": "b2", "created_at": 20, "status": "in_progress", "metadata": { "textmill": "t" } },
             { "id": "b1", "created_at": 10, "status": "in_progress", "metadata": null },
         ] });
-        let (batches, more) = listed(&page);
+        let (batches, more) = BatchApi::OpenAi.page(&page);
         let found: Vec<_> =
             batches.iter().map(|batch| (batch.token.as_deref(), batch.created_unix_ms)).collect();
         assert_eq!(found, [(Some("t"), 20_000), (None, 10_000)]);
