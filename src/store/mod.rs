@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-pub use batches::{Batch, BatchEnd, BatchItem, Came, Closed, ItemEnd, NewBatch, NewItem, Put};
+pub use batches::{Batch, BatchEnd, BatchItem, BatchesOf, Came, Closed, ItemEnd, NewBatch, NewItem, Put};
 pub use error::StoreError;
 pub use ledger::{Amount, Caps, Charge, Reservation, ReservationId, Spending, Spent, Unit};
 pub use processes::EpochLock;
