@@ -1,5 +1,5 @@
-//! The fake teacher's HTTP side: connections, routes, and the way of a chat request from its bytes to
-//! its reply. What is replied is decided in `answer.rs`, what is counted in `book.rs`.
+//! The fake teacher's HTTP side: connections, routes, and the way of a request from its bytes to
+//! its reply. What is replied is decided in `answer.rs` and `embed.rs`, what is counted in `book.rs`.
 
 use std::convert::Infallible;
 use std::io;
@@ -136,15 +136,14 @@ async fn exchange(
     }
     let other = match (&parts.method, route) {
         (&Method::POST, "/v1/chat/completions" | "/chat/completions") => {
-            return chat(&server, &parts, body, Shape::OpenAi, reset).await;
+            return call(&server, &parts, body, Kind::Chat(Shape::OpenAi), reset).await;
         }
         (&Method::POST, "/v1/messages" | "/messages") => {
-            return chat(&server, &parts, body, Shape::Anthropic, reset).await;
+            return call(&server, &parts, body, Kind::Chat(Shape::Anthropic), reset).await;
         }
-        (&Method::POST, "/v1/embeddings" | "/embeddings") => match read(body, BODY_MAX_BYTES).await? {
-            Some(body) => embed::reply(server.config.seed, &body),
-            None => Reply::error(413, "The request body is too large", "invalid_request_error", None, None),
-        },
+        (&Method::POST, "/v1/embeddings" | "/embeddings") => {
+            return call(&server, &parts, body, Kind::Vectors, reset).await;
+        }
         (&Method::GET, "/v1/models" | "/models") => {
             let model = json!({ "id": "fake", "object": "model", "created": 0, "owned_by": "textmill" });
             Reply::json(&json!({ "object": "list", "data": [model] }))
@@ -162,11 +161,50 @@ async fn exchange(
     Ok(response(other, HeaderMap::new(), None, reset))
 }
 
-async fn chat(
+/// What a call asks for.
+#[derive(Clone, Copy)]
+enum Kind {
+    Chat(Shape),
+    Vectors,
+}
+
+/// A call, read.
+enum Asked<'a> {
+    Chat(Ask<'a>),
+    Vectors(embed::Ask),
+}
+
+impl<'a> Asked<'a> {
+    fn chat(body: &'a [u8], key: Option<&str>) -> Result<Asked<'a>, Reply> {
+        let bad = |message: String| Reply::error(400, &message, "invalid_request_error", None, key);
+        Ask::read(body).map(Asked::Chat).map_err(bad)
+    }
+
+    /// Most tokens that it may take.
+    fn worst_tokens(&self, reply_bytes: u64) -> u64 {
+        match self {
+            Asked::Chat(ask) => ask.worst_tokens(reply_bytes),
+            Asked::Vectors(ask) => ask.tokens(),
+        }
+    }
+
+    fn shows(&self, fault: Fault) -> bool {
+        matches!(self, Asked::Chat(_)) || embed::shows(fault)
+    }
+
+    fn reply(&self, config: &FakeConfig, hash: u128, fault: Option<Fault>, key: Option<&str>) -> Reply {
+        match self {
+            Asked::Chat(ask) => answer::reply(config, ask, hash, fault, key),
+            Asked::Vectors(ask) => embed::reply(config, ask, fault, key),
+        }
+    }
+}
+
+async fn call(
     server: &Server,
     parts: &Parts,
     body: Incoming,
-    shape: Shape,
+    kind: Kind,
     reset: ResetSwitch,
 ) -> io::Result<Response<ReplyBody>> {
     let key = parts.headers.get(AUTHORIZATION).filter(|_| server.config.echo_key);
@@ -187,12 +225,19 @@ async fn chat(
         request_id.or_else(|| HeaderValue::from_str(&format!("req_{:016x}", body_hash as u64)).ok());
     headers.extend(request_id.map(|id| (REQUEST_ID, id)));
     let mut call = Call::arrive(&server.book, body_hash);
-    let (reply, fault) = match shape {
-        Shape::OpenAi => answered(server, &mut call, &body, body_hash, key).await?,
-        Shape::Anthropic => {
+    let (reply, fault) = match kind {
+        Kind::Chat(Shape::OpenAi) => {
+            answered(server, &mut call, &body, body_hash, Asked::chat(&body, key), key).await?
+        }
+        Kind::Chat(Shape::Anthropic) => {
             let chat = anthropic::to_chat(&body).unwrap_or_else(String::into_bytes);
-            let (reply, fault) = answered(server, &mut call, &chat, body_hash, key).await?;
+            let asked = Asked::chat(&chat, key);
+            let (reply, fault) = answered(server, &mut call, &chat, body_hash, asked, key).await?;
             (anthropic::to_message(reply, &body), fault)
+        }
+        Kind::Vectors => {
+            let asked = embed::Ask::read(&body, key).map(Asked::Vectors);
+            answered(server, &mut call, &body, body_hash, asked, key).await?
         }
     };
     let notes = call.reply(&reply, fault);
@@ -212,32 +257,33 @@ async fn read(body: Incoming, bytes_max: usize) -> io::Result<Option<Bytes>> {
     }
 }
 
-/// The reply to a chat request, when its time has come, and the fault that it shows.
+/// The reply to a request, when its time has come, and the fault that it shows.
 async fn answered(
     server: &Server,
     call: &mut Call,
     body: &[u8],
     body_hash: u128,
+    asked: Result<Asked<'_>, Reply>,
     key: Option<&str>,
 ) -> io::Result<(Reply, Option<Fault>)> {
     let config = &server.config;
-    let ask = match Ask::read(body) {
-        Ok(ask) => ask,
-        Err(message) => return Ok((Reply::error(400, &message, "invalid_request_error", None, key), None)),
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(reply) => return Ok((reply, None)),
     };
     if let Some(places) = &server.places {
         call.queue();
         // The places are never closed.
         call.leave_queue(places.clone().acquire_owned().await.map_err(io::Error::other)?);
     }
-    let admitted = match call.admit(ask.worst_tokens(config.reply_bytes)) {
+    let admitted = match call.admit(asked.worst_tokens(config.reply_bytes)) {
         Ok(admitted) => admitted,
         Err(busy) => return Ok((too_many(&busy, config, key), None)),
     };
     if config.fail_after.is_some_and(|most| admitted.before >= most) {
         return Ok((Reply::error(503, "The service is down", "server_error", None, key), None));
     }
-    let fault = config.draw_fault(body_hash, admitted.seen);
+    let fault = config.draw_fault(body_hash, admitted.seen).filter(|fault| asked.shows(*fault));
     if let Some(reply) = fault.and_then(|fault| answer::declined(fault, config, key)) {
         return Ok((reply, fault));
     }
@@ -253,7 +299,7 @@ async fn answered(
     if !wait.is_zero() {
         sleep(wait).await;
     }
-    Ok((answer::reply(config, &ask, body_hash, fault, key), fault))
+    Ok((asked.reply(config, body_hash, fault, key), fault))
 }
 
 /// How long a body that was not seen before hangs.
