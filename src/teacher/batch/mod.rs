@@ -357,3 +357,44 @@ fn named(made: &Value) -> Result<String, Fault> {
         billed: true,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::teacher::api::Api;
+    use crate::teacher::fake::{self, FakeConfig};
+    use crate::teacher::secret::Secrets;
+
+    /// More batches than two pages of a provider's list hold, and who of them is found.
+    async fn check(format: ApiFormat) {
+        let running = fake::start(FakeConfig::default()).await.unwrap();
+        let api = Api { url: running.url(), ..Api::named("m") };
+        let batches = BatchApi::of(format).unwrap();
+        let settings = BatchFile::default().settings(Mode::Batch, format).unwrap();
+        let secrets = Arc::new(Secrets::load([""; 0], |_| None));
+        let folder = tempfile::tempdir().unwrap();
+        let client = api.connect_batches((format, batches), settings, folder.path(), secrets).unwrap();
+        let mut made = HashSet::new();
+        for number in 0..210 {
+            let mut writer = UploadWriter::create(client.api, folder.path(), &format!("t{number}")).unwrap();
+            writer.add("k", br#"{"model":"m","max_tokens":9,"messages":[]}"#).unwrap();
+            made.insert(client.submit(&mut writer.finish().unwrap()).await.unwrap());
+        }
+        let found = client.made_since(0).await.unwrap();
+        let ids: HashSet<String> = found.iter().map(|batch| batch.id.clone()).collect();
+        assert_eq!((found.len(), ids), (210, made));
+        let tokens = found.iter().filter(|batch| batch.token.is_some()).count();
+        assert_eq!(tokens, if client.api == BatchApi::OpenAi { 210 } else { 0 });
+        let newest = found.iter().map(|batch| batch.created_unix_ms).max().unwrap();
+        assert_eq!(client.made_since(newest + 1).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_page_by_page() {
+        check(ApiFormat::Openai).await;
+        check(ApiFormat::Anthropic).await;
+    }
+}
