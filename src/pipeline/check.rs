@@ -136,6 +136,7 @@ pub fn check(file: PipelineFile, doubts: &Doubts<'_>, base: &Path) -> (Option<Pi
         problems.extend(unused_teachers(&file, is_used));
     }
     teachers(&file, &steps, doubts, &mut problems);
+    problems.extend(batch_twins(&file));
     let columns = save(&file, columns, &hidden, &history, &mut problems);
     if !doubts.touch(&KeyPath::parse("name")) {
         target(&file, base, &mut problems);
@@ -516,6 +517,24 @@ fn batches(teacher: &TeacherFile) -> Vec<Problem> {
             let found = settings.problems(teacher.mode, format);
             problems.extend(found.into_iter().map(|problem| problem.below(&under)));
         }
+    }
+    problems
+}
+
+/// Teachers whose batches nobody could tell apart: what one of them sent, the other would take for its own.
+fn batch_twins(file: &PipelineFile) -> Vec<Problem> {
+    let mut seen: BTreeMap<(String, &str, &str), &str> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (name, teacher) in &file.teachers {
+        let Some((format, api)) = teacher.api().filter(|_| teacher.batches().is_some()) else { continue };
+        let identity = teacher.identity.clone().unwrap_or_else(|| api.identity(format));
+        let Some(first) = seen.insert((identity, format.wire().name(), &api.model), name) else { continue };
+        let message = format!("`{name}` and `{first}` send batches to one model of one server");
+        let place = Place::Value(KeyPath::parse("teachers").join(name.as_str()).join("mode"));
+        problems.push(
+            Problem::error(place, message)
+                .hint("have the steps ask one of them, or give one an `identity` of its own"),
+        );
     }
     problems
 }

@@ -337,7 +337,7 @@ impl Run {
     /// The batches of this run that have not ended.
     fn batches_left(&self) -> Result<Vec<Batch>, RunError> {
         let asked = self.teachers.by_name.values().filter(|teacher| teacher.batches.is_some());
-        let left = asked.map(|teacher| self.store.living_batches(&self.id, &teacher.identity));
+        let left = asked.map(|teacher| self.store.living_batches(&batch::batches_of(teacher), &self.id));
         Ok(left.collect::<Result<Vec<_>, _>>()?.concat())
     }
 

@@ -56,6 +56,21 @@ CREATE INDEX batch_items_reserved ON batch_items (batch, scope, step_sum, day_su
 WHERE batch IS NOT NULL;
 ";
 
+/// All calls of a batch ask one model: teachers of one server tell their batches apart by it. What was sent before
+/// this was known may be of any.
+pub(super) const MODELS: &str = "
+ALTER TABLE batches ADD COLUMN model TEXT NOT NULL DEFAULT '';
+";
+
+/// Whose batches: what the calls of a batch have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchesOf {
+    /// The teacher's identity, its wire format, and the model.
+    pub teacher: String,
+    pub wire: String,
+    pub model: String,
+}
+
 /// A request that is to go with a batch.
 #[derive(Clone, Debug)]
 pub struct NewItem<'a> {
@@ -111,9 +126,7 @@ pub struct NewBatch {
     pub token: String,
     /// The run that sends it.
     pub run: String,
-    /// The teacher's identity and its wire format.
-    pub teacher: String,
-    pub wire: String,
+    pub of: BatchesOf,
     pub sent_unix_ms: i64,
     /// The day that its items count on, from 1970-01-01 in UTC.
     pub day: i64,
@@ -126,8 +139,7 @@ pub struct Batch {
     pub token: String,
     /// Nothing while it is not known whether the provider has it.
     pub provider_id: Option<String>,
-    pub teacher: String,
-    pub wire: String,
+    pub of: BatchesOf,
     pub items: u64,
     pub sent_unix_ms: i64,
     pub ended_unix_ms: Option<i64>,
@@ -175,7 +187,7 @@ pub enum Closed {
 /// The condition of a teacher's batches that no run follows.
 macro_rules! ownerless {
     () => {
-        "ended_unix_ms IS NULL AND teacher = ?1 AND wire = ?2
+        "ended_unix_ms IS NULL AND teacher = ?1 AND wire = ?2 AND model IN (?3, '')
          AND run NOT IN (SELECT id FROM runs WHERE status = 'running')"
     };
 }
@@ -270,26 +282,23 @@ impl Store {
     ) -> Result<Closed, StoreError> {
         self.write(move |desk| {
             let day_sum: Arc<str> = Charge::day(new.day).into();
-            if !per_day.is_none()
-                && let Some(spent) = ledger::full_day(desk, &day_sum, worst, per_day)?
-            {
+            if let Some(spent) = ledger::full_day(desk, &day_sum, worst, per_day)? {
                 return Ok(Closed::Full(spent));
             }
-            // What is known of the day does not have these.
-            desk.day = None;
             let connection = &desk.connection;
             let items = keys.len() as u64;
             connection
                 .prepare_cached(
-                    "INSERT INTO batches (token, run, process, teacher, wire, items, sent_unix_ms)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    "INSERT INTO batches (token, run, process, teacher, wire, model, items, sent_unix_ms)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 )?
                 .execute(params![
                     new.token,
                     new.run,
                     desk.process,
-                    new.teacher,
-                    new.wire,
+                    new.of.teacher,
+                    new.of.wire,
+                    new.of.model,
                     to_db(items),
                     new.sent_unix_ms
                 ])?;
@@ -302,8 +311,7 @@ impl Store {
                 id,
                 token: new.token,
                 provider_id: None,
-                teacher: new.teacher,
-                wire: new.wire,
+                of: new.of,
                 items,
                 sent_unix_ms: new.sent_unix_ms,
                 ended_unix_ms: None,
@@ -314,21 +322,25 @@ impl Store {
     }
 
     /// Takes over, for a run, the batches of a teacher whose runs are over.
-    pub async fn adopt_batches(&self, teacher: &str, wire: &str, run: &str) -> Result<(), StoreError> {
+    pub async fn adopt_batches(&self, of: &BatchesOf, run: &str) -> Result<(), StoreError> {
+        let BatchesOf { teacher, wire, model } = of;
         let ownerless = self.read(|connection| {
             connection
                 .prepare_cached(concat!("SELECT 1 FROM batches WHERE ", ownerless!()))?
-                .exists([teacher, wire])
+                .exists([teacher, wire, model])
         })?;
         if !ownerless {
             return Ok(());
         }
-        let [teacher, wire, run] = [teacher, wire, run].map(str::to_owned);
+        let (BatchesOf { teacher, wire, model }, run) = (of.clone(), run.to_owned());
         self.write(move |desk| {
             desk.day = None;
             desk.connection
-                .prepare_cached(concat!("UPDATE batches SET run = ?3, process = ?4 WHERE ", ownerless!()))?
-                .execute(params![teacher, wire, run, desk.process])
+                .prepare_cached(concat!(
+                    "UPDATE batches SET model = ?3, run = ?4, process = ?5 WHERE ",
+                    ownerless!()
+                ))?
+                .execute(params![teacher, wire, model, run, desk.process])
                 .map(drop)
         })
         .await
@@ -458,13 +470,15 @@ impl Store {
     }
 
     /// The batches of a run that have not ended, oldest first.
-    pub fn living_batches(&self, run: &str, teacher: &str) -> Result<Vec<Batch>, StoreError> {
+    pub fn living_batches(&self, of: &BatchesOf, run: &str) -> Result<Vec<Batch>, StoreError> {
+        let BatchesOf { teacher, wire, model } = of;
         self.read(|connection| {
             connection
                 .prepare_cached(
-                    "SELECT * FROM batches WHERE ended_unix_ms IS NULL AND run = ?1 AND teacher = ?2 ORDER BY id",
+                    "SELECT * FROM batches WHERE ended_unix_ms IS NULL AND teacher = ?1 AND wire = ?2 AND model = ?3
+                     AND run = ?4 ORDER BY id",
                 )?
-                .query_map([run, teacher], batch_from_row)?
+                .query_map([teacher, wire, model, run], batch_from_row)?
                 .collect()
         })
     }
@@ -528,8 +542,7 @@ fn batch_from_row(row: &Row<'_>) -> rusqlite::Result<Batch> {
         id: row.get("id")?,
         token: row.get("token")?,
         provider_id: row.get("provider_id")?,
-        teacher: row.get("teacher")?,
-        wire: row.get("wire")?,
+        of: BatchesOf { teacher: row.get("teacher")?, wire: row.get("wire")?, model: row.get("model")? },
         items: from_db(row.get("items")?),
         sent_unix_ms: row.get("sent_unix_ms")?,
         ended_unix_ms: row.get("ended_unix_ms")?,

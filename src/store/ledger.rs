@@ -221,9 +221,7 @@ impl Store {
     ) -> Result<Reservation, StoreError> {
         let charge = Arc::clone(charge);
         self.write(move |desk| {
-            if !per_day.is_none()
-                && let Some(full) = full_day(desk, &charge.day, worst, per_day)?
-            {
+            if let Some(full) = full_day(desk, &charge.day, worst, per_day)? {
                 return Ok(Reservation::Full(full));
             }
             desk.last_reservation += 1;
@@ -320,14 +318,19 @@ pub(super) fn read_spent(connection: &Connection, sum: &str, process: i64) -> ru
     Ok(spent)
 }
 
-/// What a day has come to, when it has no room for a call. What this batch knows of it is never too little,
-/// and may be too much: calls were settled since.
+/// What a day has come to, when it has no room for calls; else they are reckoned to it. What this transaction knows
+/// of it is never too little, and may be too much: calls were settled since.
 pub(super) fn full_day(
     desk: &mut Desk,
     day: &Arc<str>,
     worst: Amount,
     caps: Caps,
 ) -> rusqlite::Result<Option<Spent>> {
+    if caps.is_none() {
+        // What is known of it does not have these.
+        desk.day = None;
+        return Ok(None);
+    }
     let has_room = |spent: &Spent| caps.passed_by(spent.worst().plus(worst)).is_none();
     let known = desk.day.take().filter(|(known, spent)| known == day && has_room(spent));
     let mut spent = match known {

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-pub use batches::{Batch, BatchEnd, BatchItem, Came, Closed, ItemEnd, NewBatch, NewItem, Put};
+pub use batches::{Batch, BatchEnd, BatchItem, BatchesOf, Came, Closed, ItemEnd, NewBatch, NewItem, Put};
 pub use error::StoreError;
 pub use index::{Entry, Found, IndexedPart, KeyIndex, Lookup};
 pub use ledger::{Amount, Caps, Charge, Reservation, ReservationId, Spending, Spent, Unit};

@@ -13,7 +13,8 @@ use super::error::StoreError;
 const APPLICATION_ID: i64 = 0x544D_494C;
 
 /// The store's history: entry `n` takes a store from format `n` to format `n + 1`. Only ever append.
-pub(super) const MIGRATIONS: &[&str] = &[FORMAT_1, CHARGES, PROCESSES, super::batches::TABLES];
+pub(super) const MIGRATIONS: &[&str] =
+    &[FORMAT_1, CHARGES, PROCESSES, super::batches::TABLES, super::batches::MODELS];
 
 /// What is looked up and counted often is kept apart from the bulky bodies, so that statistics and
 /// `plan` read about 100 bytes a reply and not its text. Money is in whole nano-dollars.

@@ -102,7 +102,7 @@ pub enum Meaning {
 }
 
 impl Meaning {
-    /// As a fault, where there is no answer to be refused.
+    /// What it is where nobody awaits an answer.
     pub fn fault(self) -> Fault {
         match self {
             Meaning::Fault(fault) => fault,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::workspace::{FakeTeacher, Moments, Workspace, killed, rows, until};
+use crate::workspace::{FakeTeacher, Moments, Workspace, rows, until};
 
 /// The two providers that have batches.
 const APIS: [&str; 2] = ["openai", "anthropic"];
@@ -101,7 +101,7 @@ fn a_dozen_kills_pay_nothing_twice() {
         let mut moments = Moments::new();
         let mut kills = 0;
         while kills < 12 {
-            if !killed(&workspace, Duration::from_millis(60 + moments.next(700))) {
+            if !workspace.killed(Duration::from_millis(60 + moments.next(700))) {
                 break;
             }
             kills += 1;
@@ -192,7 +192,7 @@ fn a_budget_holds_over_batches_and_kills() {
     let settings = "    mode: batch\n    batch: { poll: 50ms, doubt: 500ms, items_max: 100 }";
     let workspace = prepare("openai", &teacher.url, 400, settings, "budget: { calls: 550 }");
     for after in [250, 400, 600] {
-        killed(&workspace, Duration::from_millis(after));
+        workspace.killed(Duration::from_millis(after));
     }
     let accounts = workspace.json(&["run", "p.yaml", "--json"], 1);
     assert!(accounts["stopped"].as_str().unwrap().starts_with("the budget of 550 calls is reached"));

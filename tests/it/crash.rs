@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::workspace::{FakeTeacher, Moments, Workspace, killed, lives, rows, until};
+use crate::workspace::{FakeTeacher, Moments, Workspace, lives, rows, until};
 
 const IN_FLIGHT: u64 = 32;
 
@@ -50,7 +50,7 @@ fn twenty_kills_cost_only_what_was_in_flight() {
     let mut moments = Moments::new();
     let mut kills = 0;
     while kills < 20 {
-        if !killed(&disturbed, Duration::from_millis(30 + moments.next(220))) {
+        if !disturbed.killed(Duration::from_millis(30 + moments.next(220))) {
             break;
         }
         kills += 1;
@@ -74,7 +74,7 @@ fn the_budget_holds_through_kills() {
     let workspace = prepare(&teacher.url, 1000, &format!("budget: {{ calls: {cap} }}"));
     let mut moments = Moments::new();
     for _ in 0..20 {
-        killed(&workspace, Duration::from_millis(30 + moments.next(150)));
+        workspace.killed(Duration::from_millis(30 + moments.next(150)));
     }
     let last = workspace.run(&["run", "p.yaml", "--json"]);
     assert_eq!(last.code, Some(1), "{}", last.stderr);

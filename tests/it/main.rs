@@ -3,7 +3,7 @@
 //! One binary, so that it links once.
 
 mod asking;
-mod batched_talks;
+mod batched_steps;
 mod batches;
 mod budgets;
 mod cassettes;

@@ -175,24 +175,3 @@ fn two_processes_share_one_allowance() {
     let alone = used(alone_from + 2..by_second.len() - 1);
     assert!(alone >= 0.95, "{alone} of the allowance was used by one alone: {by_second:?}");
 }
-
-/// Each collects its own batches, and those of one that was killed are its next run's.
-#[test]
-fn two_processes_send_batches_to_one_teacher() {
-    let teacher =
-        FakeTeacher::start(&["--reply-bytes", "200", "--batch-ms", "600", "--batch-create-ms", "50"]);
-    let limits = "in_flight: 64 }, mode: batch, batch: { poll: 50ms, doubt: 600ms, items_max: 60";
-    let workspace = workspace(&teacher.url, [150, 130], limits, "");
-    let mut killed = start(&workspace, "a.yaml");
-    let other = start(&workspace, "b.yaml");
-    until("no batch was sent", &|| teacher.stats()["batches"]["batches"].as_u64().unwrap() >= 4);
-    killed.kill().unwrap();
-    killed.wait().unwrap();
-    let b = ended(other, 0);
-    assert_eq!((&b["tally"]["kept"], &b["balances"]), (&130.into(), &true.into()));
-    let a = ended(start(&workspace, "a.yaml"), 0);
-    assert_eq!((&a["tally"]["kept"], &a["balances"]), (&150.into(), &true.into()));
-    let stats = teacher.stats();
-    assert_eq!((&stats["batches"]["paid"], &stats["batches"]["paid_again"]), (&280.into(), &0.into()));
-    assert_eq!(stats["requests"], 0);
-}

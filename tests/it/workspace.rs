@@ -62,6 +62,17 @@ impl Workspace {
         serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {}", said.stdout))
     }
 
+    /// Starts a run of `p.yaml` and kills it after a while; whether it was still running.
+    pub fn killed(&self, after: Duration) -> bool {
+        let mut run = self.command(&["run", "p.yaml", "--json"]);
+        let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(after);
+        let running = child.try_wait().unwrap().is_none();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        running
+    }
+
     /// All files below a folder but manifests, by path: what must be the same for the same replies.
     pub fn files(&self, folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
@@ -158,6 +169,22 @@ pub fn rows(count: usize) -> String {
     (0..count).map(|n| format!("{{\"n\": {n}, \"topic\": \"topic {n}\"}}\n")).collect()
 }
 
+/// Small pseudo-random numbers, other ones in each process: moments at which something is killed.
+pub struct Moments(u64);
+
+impl Moments {
+    pub fn new() -> Moments {
+        Moments(0x9E37_79B9_7F4A_7C15 ^ u64::from(std::process::id()))
+    }
+
+    pub fn next(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
+
 /// Whether a process is there and no corpse.
 pub fn lives(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
@@ -174,35 +201,4 @@ pub fn until(otherwise: &str, holds: &dyn Fn() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
     panic!("{otherwise}");
-}
-
-/// Starts a run of `p.yaml` and kills it after a while; whether it was still running.
-pub fn killed(workspace: &Workspace, after: Duration) -> bool {
-    let mut child = workspace
-        .command(&["run", "p.yaml", "--json"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(after);
-    let running = child.try_wait().unwrap().is_none();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    running
-}
-
-/// Small pseudo-random numbers; the moments need not be the same every time.
-pub struct Moments(u64);
-
-impl Moments {
-    pub fn new() -> Moments {
-        Moments(0x9E37_79B9_7F4A_7C15 ^ u64::from(std::process::id()))
-    }
-
-    pub fn next(&mut self, below: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % below
-    }
 }

@@ -18,7 +18,7 @@ use crate::call::budget::InBatch;
 use crate::call::{Desk, StopReason};
 use crate::clock;
 use crate::row::RowId;
-use crate::store::{Amount, Batch, Closed, Key, NewBatch, StoreError};
+use crate::store::{Amount, Batch, BatchesOf, Closed, Key, NewBatch, StoreError};
 use crate::teacher::Fault;
 use crate::teacher::batch::{BatchClient, Listed, NotSent, Status, Upload, UploadWriter};
 use crate::teacher::wire::Teacher;
@@ -95,6 +95,13 @@ enum Stage {
     /// Nobody knows whether the provider has it.
     Doubtful,
     Sent(String),
+}
+
+/// What a teacher's batches are known by.
+pub fn batches_of(teacher: &Teacher) -> BatchesOf {
+    let [teacher, wire, model] =
+        [teacher.identity.as_str(), teacher.wire_name(), teacher.model()].map(str::to_owned);
+    BatchesOf { teacher, wire, model }
 }
 
 /// Why a clerk stops the run.
@@ -196,9 +203,9 @@ impl Clerk {
 
     /// Takes up the batches that runs which are over left, and lets go of those that were given up.
     async fn follow(&mut self) -> Result<(), Halt> {
-        let (identity, wire) = (&self.teacher.identity, self.teacher.wire_name());
-        self.desk.store.adopt_batches(identity, wire, &self.tray.run).await?;
-        let living = self.desk.store.living_batches(&self.tray.run, identity)?;
+        let of = batches_of(&self.teacher);
+        self.desk.store.adopt_batches(&of, &self.tray.run).await?;
+        let living = self.desk.store.living_batches(&of, &self.tray.run)?;
         let ids: HashSet<i64> = living.iter().map(|batch| batch.id).collect();
         self.watched.retain(|id, _| ids.contains(id));
         self.look_elsewhere()?;
@@ -288,8 +295,7 @@ impl Clerk {
         let new = NewBatch {
             run: self.tray.run.to_string(),
             token: format!("{}-{sent_unix_ms:x}-{}", self.tray.run, &keys[0].to_string()[..16]),
-            teacher: self.teacher.identity.clone(),
-            wire: self.teacher.wire_name().to_owned(),
+            of: batches_of(&self.teacher),
             sent_unix_ms,
             day,
         };

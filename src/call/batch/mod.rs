@@ -23,7 +23,7 @@ mod clerk;
 mod collect;
 mod counts;
 
-pub use clerk::{Clerks, start};
+pub use clerk::{Clerks, batches_of, start};
 pub(super) use counts::Counted;
 pub use counts::{BatchCounts, Batches};
 

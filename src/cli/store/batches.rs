@@ -53,7 +53,7 @@ fn table(batches: &[Batch]) -> String {
     for batch in batches {
         table.add_row([
             batch.provider_id.as_ref().unwrap_or(&batch.token).clone(),
-            batch.teacher.clone(),
+            batch.of.teacher.clone(),
             batch.items.to_string(),
             clock::rfc3339(batch.sent_unix_ms),
             state(batch).to_owned(),
@@ -69,8 +69,9 @@ fn to_json(batch: &Batch) -> Value {
     json!({
         "batch": batch.provider_id,
         "token": batch.token,
-        "teacher": batch.teacher,
-        "wire": batch.wire,
+        "teacher": batch.of.teacher,
+        "wire": batch.of.wire,
+        "model": batch.of.model,
         "calls": batch.items,
         "sent": clock::rfc3339(batch.sent_unix_ms),
         "ended": batch.ended_unix_ms.map(clock::rfc3339),

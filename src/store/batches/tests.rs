@@ -21,15 +21,12 @@ async fn put(store: &Store, number: u64) -> Put {
     store.put_item(&item).await.unwrap()
 }
 
+fn of(model: &str) -> BatchesOf {
+    BatchesOf { teacher: "t".into(), wire: "openai".into(), model: model.into() }
+}
+
 fn new(token: &str) -> NewBatch {
-    NewBatch {
-        token: token.into(),
-        run: "r".into(),
-        teacher: "t".into(),
-        wire: "openai".into(),
-        sent_unix_ms: 5,
-        day: 0,
-    }
+    NewBatch { token: token.into(), run: "r".into(), of: of("m"), sent_unix_ms: 5, day: 0 }
 }
 
 async fn close(store: &Store, keys: Vec<Key>) -> Batch {
@@ -60,9 +57,9 @@ async fn an_item_is_its_own_reservation_also_across_processes() {
     check(&fixture, Amount::default(), 2);
     let fixture = fixture.reopen();
     check(&fixture, Amount::default(), 2);
-    assert_eq!(fixture.store.living_batches("r", "t").unwrap(), std::slice::from_ref(&batch));
+    assert_eq!(fixture.store.living_batches(&of("m"), "r").unwrap(), std::slice::from_ref(&batch));
     fixture.store.batch_accepted(batch.id, "batch_1").await.unwrap();
-    let living = fixture.store.living_batches("r", "t").unwrap();
+    let living = fixture.store.living_batches(&of("m"), "r").unwrap();
     assert_eq!(living[0].provider_id.as_deref(), Some("batch_1"));
     // What waited for another run is not wanted.
     fixture.store.drop_waiting("p", "0", "r2").await.unwrap();
@@ -83,7 +80,7 @@ async fn an_item_is_its_own_reservation_also_across_processes() {
     check(&fixture, ACTUAL, 0);
     assert_eq!(fixture.store.batch_item(key(1)).unwrap().unwrap().attempts, 1);
     fixture.store.end_batch(batch.id, BatchEnd { answered: 1, declined: 0, again: 1 }, 9).await.unwrap();
-    assert_eq!(fixture.store.living_batches("r", "t").unwrap(), []);
+    assert_eq!(fixture.store.living_batches(&of("m"), "r").unwrap(), []);
     assert_eq!(fixture.store.batches(9).unwrap()[0].end.again, 1);
 }
 
@@ -116,8 +113,11 @@ async fn batches_of_runs_that_are_over_are_taken_over_once() {
     put(&fixture.store, 0).await;
     close(&fixture.store, vec![key(0)]).await;
     let adopted = async |by: &str| {
-        fixture.store.adopt_batches("t", "openai", by).await.unwrap();
-        fixture.store.living_batches(by, "t").unwrap().len()
+        // Whoever asks another model of the same server has nothing to do with it.
+        fixture.store.adopt_batches(&of("m2"), by).await.unwrap();
+        assert_eq!(fixture.store.living_batches(&of("m2"), by).unwrap(), []);
+        fixture.store.adopt_batches(&of("m"), by).await.unwrap();
+        fixture.store.living_batches(&of("m"), by).unwrap().len()
     };
     fixture.store.begin_run(run("r2")).await.unwrap();
     assert_eq!(adopted("r2").await, 0);

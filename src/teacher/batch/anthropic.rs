@@ -102,8 +102,8 @@ mod tests {
         assert_eq!(status(&working), Status::Working { done: 2, total: 7 });
         let ended = json!({ "id": "b1", "processing_status": "ended", "results_url": "https://elsewhere/" });
         assert_eq!(status(&ended), Status::Ended { results: vec!["/messages/batches/b1/results".into()] });
-        let batch = listed(&working).unwrap();
-        assert_eq!((batch.items, batch.created_unix_ms), (Some(7), 1_724_179_044_100));
+        let listed = listed(&working).unwrap();
+        assert_eq!((listed.items, listed.created_unix_ms), (Some(7), 1_724_179_044_100));
     }
 
     #[test]

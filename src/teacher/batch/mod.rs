@@ -61,20 +61,30 @@ impl BatchApi {
         }
     }
 
-    /// The batches of a page of the list, newest first.
-    fn listed(self, page: &Value) -> Vec<Listed> {
-        let listed = match self {
-            BatchApi::OpenAi => openai::listed,
-            BatchApi::Anthropic => anthropic::listed,
-        };
-        page["data"].as_array().into_iter().flatten().filter_map(listed).collect()
-    }
-
     fn item(self, key: &str) -> (String, &'static str) {
         match self {
             BatchApi::OpenAi => openai::item(key),
             BatchApi::Anthropic => anthropic::item(key),
         }
+    }
+
+    /// Behind which id of a list to go on.
+    fn after(self) -> &'static str {
+        match self {
+            BatchApi::OpenAi => "after",
+            BatchApi::Anthropic => "after_id",
+        }
+    }
+
+    /// A page of a list, newest first, and the id to go on behind.
+    fn page(self, page: &Value) -> (Vec<Listed>, Option<String>) {
+        let listed = match self {
+            BatchApi::OpenAi => openai::listed,
+            BatchApi::Anthropic => anthropic::listed,
+        };
+        let batches = page["data"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let last = batches.last().and_then(|batch| batch["id"].as_str()).map(str::to_owned);
+        (batches.iter().filter_map(listed).collect(), last.filter(|_| page["has_more"] == true))
     }
 }
 
@@ -271,16 +281,12 @@ impl BatchClient {
         let mut query = PAGE.to_owned();
         loop {
             let page = self.ask(self.api.path(), &query, None).await?;
-            let batches = self.api.listed(&page);
-            let last = batches.last().map(|batch| batch.id.clone()).filter(|_| page["has_more"] == true);
-            let all = batches.len();
-            let newer = batches.into_iter().take_while(|batch| batch.created_unix_ms >= unix_ms);
-            let before = found.len();
-            found.extend(newer);
-            let is_newer_whole = found.len() - before == all;
-            let Some(last) = last.filter(|_| is_newer_whole) else { return Ok(found) };
-            let after = if self.api == BatchApi::OpenAi { "after" } else { "after_id" };
-            query = format!("{PAGE}&{after}={last}");
+            let (batches, more) = self.api.page(&page);
+            let before = found.len() + batches.len();
+            found.extend(batches.into_iter().filter(|batch| batch.created_unix_ms >= unix_ms));
+            // Behind an older one there are none but older ones.
+            let Some(last) = more.filter(|_| found.len() == before) else { return Ok(found) };
+            query = format!("{PAGE}&{}={last}", self.api.after());
         }
     }
 
@@ -350,4 +356,45 @@ fn named(made: &Value) -> Result<String, Fault> {
         message: "the provider gave no `id`".to_owned(),
         billed: true,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::teacher::api::Api;
+    use crate::teacher::fake::{self, FakeConfig};
+    use crate::teacher::secret::Secrets;
+
+    /// More batches than two pages of a provider's list hold, and who of them is found.
+    async fn check(format: ApiFormat) {
+        let running = fake::start(FakeConfig::default()).await.unwrap();
+        let api = Api { url: running.url(), ..Api::named("m") };
+        let batches = BatchApi::of(format).unwrap();
+        let settings = BatchFile::default().settings(Mode::Batch, format).unwrap();
+        let secrets = Arc::new(Secrets::load([""; 0], |_| None));
+        let folder = tempfile::tempdir().unwrap();
+        let client = api.connect_batches((format, batches), settings, folder.path(), secrets).unwrap();
+        let mut made = HashSet::new();
+        for number in 0..210 {
+            let mut writer = UploadWriter::create(client.api, folder.path(), &format!("t{number}")).unwrap();
+            writer.add("k", br#"{"model":"m","max_tokens":9,"messages":[]}"#).unwrap();
+            made.insert(client.submit(&mut writer.finish().unwrap()).await.unwrap());
+        }
+        let found = client.made_since(0).await.unwrap();
+        let ids: HashSet<String> = found.iter().map(|batch| batch.id.clone()).collect();
+        assert_eq!((found.len(), ids), (210, made));
+        let tokens = found.iter().filter(|batch| batch.token.is_some()).count();
+        assert_eq!(tokens, if client.api == BatchApi::OpenAi { 210 } else { 0 });
+        let newest = found.iter().map(|batch| batch.created_unix_ms).max().unwrap();
+        assert_eq!(client.made_since(newest + 1).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_page_by_page() {
+        check(ApiFormat::Openai).await;
+        check(ApiFormat::Anthropic).await;
+    }
 }

@@ -121,8 +121,8 @@ pub fn result(line: &str) -> serde_json::Result<ItemResult> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::BatchApi;
     use super::*;
-    use crate::teacher::batch::BatchApi;
 
     #[test]
     fn statuses_are_read() {
@@ -175,9 +175,10 @@ mod tests {
             { "id": "b2", "created_at": 20, "status": "in_progress", "metadata": { "textmill": "t" } },
             { "id": "b1", "created_at": 10, "status": "in_progress", "metadata": null },
         ] });
-        let found = BatchApi::OpenAi.listed(&page);
+        let (batches, more) = BatchApi::OpenAi.page(&page);
         let found: Vec<_> =
-            found.iter().map(|batch| (batch.token.as_deref(), batch.created_unix_ms)).collect();
+            batches.iter().map(|batch| (batch.token.as_deref(), batch.created_unix_ms)).collect();
         assert_eq!(found, [(Some("t"), 20_000), (None, 10_000)]);
+        assert_eq!(more.as_deref(), Some("b1"));
     }
 }

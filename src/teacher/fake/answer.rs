@@ -66,7 +66,7 @@ impl Reply {
         }
     }
 
-    /// A reply that is no answer to a chat request.
+    /// A reply that nobody would bill.
     pub fn json(value: &impl Serialize) -> Reply {
         Reply::new(200, serde_json::to_vec(value).unwrap_or_default())
     }
@@ -149,8 +149,8 @@ pub fn declined(fault: Fault, config: &FakeConfig, key: Option<&str>) -> Option<
     Some(reply)
 }
 
-/// What comes instead of an answer, after its latency.
-pub fn replaced(fault: Option<Fault>, key: Option<&str>) -> Option<Reply> {
+/// What a fault sends in the place of an answer, when its time has come.
+pub fn instead(fault: Option<Fault>, key: Option<&str>) -> Option<Reply> {
     match fault? {
         Fault::ServerError => Some(server_error(500, key)),
         Fault::Error200 => Some(server_error(200, key)),
@@ -167,7 +167,7 @@ pub fn reply(
     fault: Option<Fault>,
     key: Option<&str>,
 ) -> Reply {
-    if let Some(reply) = replaced(fault, key) {
+    if let Some(reply) = instead(fault, key) {
         return reply;
     }
     let mut choices = ask.think(config.seed, body_hash, config.reply_bytes, key);
@@ -296,7 +296,7 @@ fn cut_in_half(choice: &mut Choice) {
     choice.cut = true;
 }
 
-/// A completion's bytes, damaged on their way as the fault says.
+/// An answer's bytes, damaged on their way as the fault says.
 pub fn spoil(config: &FakeConfig, mut body: Vec<u8>, fault: Option<Fault>) -> Reply {
     let half = body.len() / 2;
     match fault {
@@ -305,9 +305,12 @@ pub fn spoil(config: &FakeConfig, mut body: Vec<u8>, fault: Option<Fault>) -> Re
             Reply::new(200, body)
         }
         Some(Fault::InvalidUtf8) => {
-            const BEFORE_TEXT: &[u8] = b"\"content\":\"";
-            let place = body.windows(BEFORE_TEXT.len()).position(|window| window == BEFORE_TEXT);
-            body.insert(place.map_or(half, |place| place + BEFORE_TEXT.len()), 0xff);
+            // In a text, so that it is JSON but for this. Vectors have none but the model's name.
+            let behind = |key: &[u8]| {
+                body.windows(key.len()).position(|window| window == key).map(|place| place + key.len())
+            };
+            let place = behind(b"\"content\":\"").or_else(|| behind(b"\"model\":\""));
+            body.insert(place.unwrap_or(half), 0xff);
             Reply::new(200, body)
         }
         Some(Fault::CutBody) => Reply::new(200, body).broken(half, vec![Step::Pause(BEFORE_BREAK)]),

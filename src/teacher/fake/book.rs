@@ -22,7 +22,7 @@ const BODIES_MAX: usize = 20_000_000;
 /// What a caller over `--in-flight` is told to wait: nobody knows when a place gets free.
 const PLACE_WAIT: Duration = Duration::from_millis(100);
 
-/// What `GET /stats` says. Only chat requests are counted, from the moment their body is read.
+/// What `GET /stats` says. Only requests for texts and vectors are counted, from the moment their body is read.
 /// At any time `requests` = sum of `by_status` + `client_gone` + `in_flight_now` + `queued_now`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
@@ -366,7 +366,7 @@ enum Stage {
     Flying,
 }
 
-/// One chat call, from the arrival of its body to the last byte of its reply. Dropping it, at whatever
+/// One call, from the arrival of its body to the last byte of its reply. Dropping it, at whatever
 /// point, enters how it ended.
 #[derive(Debug)]
 pub struct Call {

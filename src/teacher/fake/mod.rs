@@ -8,7 +8,7 @@
 //! | route | reply |
 //! |---|---|
 //! | `POST /v1/chat/completions`, `/chat/completions` | a completion, an error or a fault |
-//! | `POST /v1/embeddings`, `/embeddings` | a vector of length 1 that is a function of the text, an error or a fault |
+//! | `POST /v1/embeddings`, `/embeddings` | a vector of length 1 for each text, a function of it; an error or a fault |
 //! | `POST /v1/messages` | the same in Anthropic's shape |
 //! | `/v1/files`, `/v1/batches` | OpenAI's batches |
 //! | `/v1/messages/batches` | Anthropic's batches |
@@ -21,7 +21,8 @@
 //! there is one; a Python function if the last user message opens a fenced `python` block; exactly what stands
 //! between `<<reply>>` and `<</reply>>` in the last user message. `stop`, `max_tokens` and `n` hold for
 //! all of them. A token is 4 characters. With `tools`, some replies are calls of them with arguments that
-//! fit, all where `tool_choice` says so; `logprobs` come with `top_logprobs`.
+//! fit, all where `tool_choice` says so; `logprobs` come with `top_logprobs`. Faults of what a model writes
+//! (`length`, `refusal`) are none of vectors.
 //!
 //! The way of a request: read (400, 413), a place (`--in-flight`: 429 or wait), the allowances (429),
 //! `--fail-after`, faults that decline, latency, the reply or a fault that spoils it. A request refused

@@ -1,5 +1,5 @@
-//! The fake teacher's HTTP side: connections, routes, and the way of a chat request from its bytes to
-//! its reply. What is replied is decided in `answer.rs`, what is counted in `book.rs`.
+//! The fake teacher's HTTP side: connections, routes, and the way of a request from its bytes to
+//! its reply. What is replied is decided in `answer.rs` and `embed.rs`, what is counted in `book.rs`.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,10 +25,11 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::answer::{self, Reply};
 use super::anthropic;
 use super::batch_routes::{self, Route, SharedBatches};
+use super::batches::Shape;
 use super::book::{Book, Busy, Call, Notes, SharedBook, Stats, open};
 use super::chat::Ask;
 use super::config::{FakeConfig, Fault};
-use super::embed::Embed;
+use super::embed;
 use super::limits::{header_duration, whole_ms};
 use super::wire::{ReplyBody, ResetSwitch, Socket};
 use crate::clock;
@@ -135,13 +136,13 @@ async fn exchange(
     }
     let other = match (&parts.method, route) {
         (&Method::POST, "/v1/chat/completions" | "/chat/completions") => {
-            return ask(&server, &parts, body, Shape::Chat, reset).await;
+            return call(&server, &parts, body, Kind::Chat(Shape::OpenAi), reset).await;
         }
         (&Method::POST, "/v1/messages" | "/messages") => {
-            return ask(&server, &parts, body, Shape::Messages, reset).await;
+            return call(&server, &parts, body, Kind::Chat(Shape::Anthropic), reset).await;
         }
         (&Method::POST, "/v1/embeddings" | "/embeddings") => {
-            return ask(&server, &parts, body, Shape::Embeddings, reset).await;
+            return call(&server, &parts, body, Kind::Vectors, reset).await;
         }
         (&Method::GET, "/v1/models" | "/models") => {
             let model = json!({ "id": "fake", "object": "model", "created": 0, "owned_by": "textmill" });
@@ -160,50 +161,50 @@ async fn exchange(
     Ok(response(other, HeaderMap::new(), None, reset))
 }
 
-/// What a route is asked for.
+/// What a call asks for.
 #[derive(Clone, Copy)]
-enum Shape {
-    Chat,
-    Messages,
-    Embeddings,
+enum Kind {
+    Chat(Shape),
+    Vectors,
 }
 
-/// What a request asks for, read.
-enum Wanted<'a> {
-    Text(Box<Ask<'a>>),
-    Vector(Embed),
+/// A call, read.
+enum Asked<'a> {
+    Chat(Ask<'a>),
+    Vectors(embed::Ask),
 }
 
-impl Wanted<'_> {
-    fn read<'a>(shape: Shape, body: &'a [u8], key: Option<&str>) -> Result<Wanted<'a>, Reply> {
-        match shape {
-            Shape::Embeddings => Embed::read(body, key).map(Wanted::Vector),
-            Shape::Chat | Shape::Messages => Ask::read(body)
-                .map(|ask| Wanted::Text(Box::new(ask)))
-                .map_err(|message| Reply::error(400, &message, "invalid_request_error", None, key)),
+impl<'a> Asked<'a> {
+    fn chat(body: &'a [u8], key: Option<&str>) -> Result<Asked<'a>, Reply> {
+        let bad = |message: String| Reply::error(400, &message, "invalid_request_error", None, key);
+        Ask::read(body).map(Asked::Chat).map_err(bad)
+    }
+
+    /// Most tokens that it may take.
+    fn worst_tokens(&self, reply_bytes: u64) -> u64 {
+        match self {
+            Asked::Chat(ask) => ask.worst_tokens(reply_bytes),
+            Asked::Vectors(ask) => ask.tokens(),
         }
     }
 
-    fn worst_tokens(&self, config: &FakeConfig) -> u64 {
-        match self {
-            Wanted::Text(ask) => ask.worst_tokens(config.reply_bytes),
-            Wanted::Vector(embed) => embed.tokens,
-        }
+    fn shows(&self, fault: Fault) -> bool {
+        matches!(self, Asked::Chat(_)) || embed::shows(fault)
     }
 
     fn reply(&self, config: &FakeConfig, hash: u128, fault: Option<Fault>, key: Option<&str>) -> Reply {
         match self {
-            Wanted::Text(ask) => answer::reply(config, ask, hash, fault, key),
-            Wanted::Vector(embed) => embed.reply(config, fault, key),
+            Asked::Chat(ask) => answer::reply(config, ask, hash, fault, key),
+            Asked::Vectors(ask) => embed::reply(config, ask, fault, key),
         }
     }
 }
 
-async fn ask(
+async fn call(
     server: &Server,
     parts: &Parts,
     body: Incoming,
-    shape: Shape,
+    kind: Kind,
     reset: ResetSwitch,
 ) -> io::Result<Response<ReplyBody>> {
     let key = parts.headers.get(AUTHORIZATION).filter(|_| server.config.echo_key);
@@ -224,12 +225,19 @@ async fn ask(
         request_id.or_else(|| HeaderValue::from_str(&format!("req_{:016x}", body_hash as u64)).ok());
     headers.extend(request_id.map(|id| (REQUEST_ID, id)));
     let mut call = Call::arrive(&server.book, body_hash);
-    let (reply, fault) = match shape {
-        Shape::Chat | Shape::Embeddings => answered(server, &mut call, shape, &body, body_hash, key).await?,
-        Shape::Messages => {
+    let (reply, fault) = match kind {
+        Kind::Chat(Shape::OpenAi) => {
+            answered(server, &mut call, &body, body_hash, Asked::chat(&body, key), key).await?
+        }
+        Kind::Chat(Shape::Anthropic) => {
             let chat = anthropic::to_chat(&body).unwrap_or_else(String::into_bytes);
-            let (reply, fault) = answered(server, &mut call, shape, &chat, body_hash, key).await?;
+            let asked = Asked::chat(&chat, key);
+            let (reply, fault) = answered(server, &mut call, &chat, body_hash, asked, key).await?;
             (anthropic::to_message(reply, &body), fault)
+        }
+        Kind::Vectors => {
+            let asked = embed::Ask::read(&body, key).map(Asked::Vectors);
+            answered(server, &mut call, &body, body_hash, asked, key).await?
         }
     };
     let notes = call.reply(&reply, fault);
@@ -253,14 +261,14 @@ async fn read(body: Incoming, bytes_max: usize) -> io::Result<Option<Bytes>> {
 async fn answered(
     server: &Server,
     call: &mut Call,
-    shape: Shape,
     body: &[u8],
     body_hash: u128,
+    asked: Result<Asked<'_>, Reply>,
     key: Option<&str>,
 ) -> io::Result<(Reply, Option<Fault>)> {
     let config = &server.config;
-    let wanted = match Wanted::read(shape, body, key) {
-        Ok(wanted) => wanted,
+    let asked = match asked {
+        Ok(asked) => asked,
         Err(reply) => return Ok((reply, None)),
     };
     if let Some(places) = &server.places {
@@ -268,14 +276,14 @@ async fn answered(
         // The places are never closed.
         call.leave_queue(places.clone().acquire_owned().await.map_err(io::Error::other)?);
     }
-    let admitted = match call.admit(wanted.worst_tokens(config)) {
+    let admitted = match call.admit(asked.worst_tokens(config.reply_bytes)) {
         Ok(admitted) => admitted,
         Err(busy) => return Ok((too_many(&busy, config, key), None)),
     };
     if config.fail_after.is_some_and(|most| admitted.before >= most) {
         return Ok((Reply::error(503, "The service is down", "server_error", None, key), None));
     }
-    let fault = config.draw_fault(body_hash, admitted.seen);
+    let fault = config.draw_fault(body_hash, admitted.seen).filter(|fault| asked.shows(*fault));
     if let Some(reply) = fault.and_then(|fault| answer::declined(fault, config, key)) {
         return Ok((reply, fault));
     }
@@ -291,7 +299,7 @@ async fn answered(
     if !wait.is_zero() {
         sleep(wait).await;
     }
-    Ok((wanted.reply(config, body_hash, fault, key), fault))
+    Ok((asked.reply(config, body_hash, fault, key), fault))
 }
 
 /// How long a body that was not seen before hangs.

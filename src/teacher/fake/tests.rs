@@ -53,7 +53,11 @@ impl Got {
 }
 
 async fn send(client: &reqwest::Client, running: &Running, body: String) -> Got {
-    let url = format!("{}/chat/completions", running.url());
+    send_to("chat/completions", client, running, body).await
+}
+
+async fn send_to(path: &str, client: &reqwest::Client, running: &Running, body: String) -> Got {
+    let url = format!("{}/{path}", running.url());
     let request = client.post(url).header("authorization", "Bearer sk-secret").body(body);
     let response = request.send().await.expect("a reply");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -83,8 +87,13 @@ async fn settled(running: &Running, right: impl Fn(&Stats) -> bool) -> Stats {
 
 /// One request to a teacher with this fault: its status, a value in its body, and whether it is `ok`.
 async fn check(fault: &str, status: u16, pointer: &str, expected: &Value, ok: u64) {
+    check_at("chat/completions", &asking("x"), fault, (status, pointer, expected), ok).await;
+}
+
+async fn check_at(path: &str, body: &Value, fault: &str, shown: (u16, &str, &Value), ok: u64) {
+    let (status, pointer, expected) = shown;
     let running = start(always(fault)).await.expect("a teacher");
-    let got = ask(&running, &asking("x")).await;
+    let got = send_to(path, &client(), &running, body.to_string()).await;
     assert_eq!(got.status, status, "{fault}");
     assert_eq!(got.json().pointer(pointer).unwrap_or(&json!("absent")), expected, "{fault}");
     let stats = settled(&running, |stats| stats.in_flight_now == 0).await;
@@ -112,6 +121,50 @@ async fn faults_are_what_they_say() {
     check("html", 200, "/choices", &json!("absent"), 0).await;
     check("cut-body", 200, "/choices", &json!("absent"), 0).await;
     check("reset", 200, "/choices", &json!("absent"), 0).await;
+}
+
+#[tokio::test]
+async fn vectors_have_the_same_faults() {
+    let check = async |fault: &str, status: u16, pointer: &str, expected: Value, ok: u64| {
+        let body = json!({ "model": "m", "input": "x" });
+        check_at("embeddings", &body, fault, (status, pointer, &expected), ok).await;
+    };
+    check("500", 500, "/error/type", json!("server_error"), 0).await;
+    check("429", 429, "/error/code", json!("rate_limit_exceeded"), 0).await;
+    check("401", 401, "/error/code", json!("invalid_api_key"), 0).await;
+    check("error-200", 200, "/error/type", json!("server_error"), 0).await;
+    check("empty-choices", 200, "/data", json!([]), 0).await;
+    check("no-usage", 200, "/usage", json!("absent"), 1).await;
+    check("slow-body", 200, "/object", json!("list"), 1).await;
+    for fault in ["truncated-json", "invalid-utf8", "html", "cut-body", "reset"] {
+        check(fault, 200, "/data", json!("absent"), 0).await;
+    }
+    // There is nothing that could be cut short or refused.
+    for fault in ["length", "refusal"] {
+        let running = start(always(fault)).await.expect("a teacher");
+        let body = json!({ "model": "m", "input": "x" }).to_string();
+        assert_eq!(send_to("embeddings", &client(), &running, body).await.json()["object"], "list");
+        let stats = settled(&running, |stats| stats.ok == 1).await;
+        assert!(stats.faults.is_empty() && stats.tokens_in == 1, "{stats:#?}");
+    }
+}
+
+#[tokio::test]
+async fn vectors_have_the_same_limits() {
+    let limited = async |change: fn(&mut FakeConfig), kind: &str| {
+        let running = start(with(change)).await.expect("a teacher");
+        let client = client();
+        let body = json!({ "model": "m", "input": ["x".repeat(400), "y".repeat(400)] }).to_string();
+        let first = send_to("embeddings", &client, &running, body.clone()).await;
+        let second = send_to("embeddings", &client, &running, body).await;
+        assert_eq!((first.status, second.status), (200, 429), "{kind}");
+        let limit = first.header(&format!("x-ratelimit-limit-{kind}")).to_owned();
+        assert_eq!((limit.as_str(), &second.json()["error"]["type"]), ("60", &json!(kind)));
+        assert!(!second.header("retry-after").is_empty());
+        assert_eq!(settled(&running, |stats| stats.ok == 1).await.rate_limited, 1);
+    };
+    limited(|config| (config.requests_per_minute, config.burst_s) = (Some(60), 1.0), "requests").await;
+    limited(|config| (config.tokens_per_minute, config.burst_s) = (Some(60), 1.0), "tokens").await;
 }
 
 #[tokio::test]
