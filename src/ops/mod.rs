@@ -30,8 +30,11 @@ mod generate;
 mod images;
 mod judge;
 mod keep_if;
+mod language;
 mod limit;
+mod normalize;
 mod parse;
+mod pii;
 mod quality;
 mod refine;
 mod row_ids;
@@ -52,8 +55,11 @@ pub use fields::ChooseFields;
 pub use generate::Generate;
 pub use judge::{Judge, REASON_SUFFIX};
 pub use keep_if::KeepIf;
+pub use language::Language;
 pub use limit::Limit;
+pub use normalize::Normalize;
 pub use parse::Parse;
+pub use pii::Pii;
 pub use quality::Quality;
 pub use refine::Refine;
 pub use sample::Sample;
@@ -198,6 +204,9 @@ pub enum Op {
     Sample(Sample),
     Draw(Draw),
     Chunk(Chunk),
+    Normalize(Normalize),
+    Language(Language),
+    Pii(Pii),
     Quality(Quality),
     DedupExact(DedupExact),
     DedupNear(DedupNear),
@@ -221,6 +230,9 @@ impl Op {
             Op::Sample(op) => op,
             Op::Draw(op) => op,
             Op::Chunk(op) => op,
+            Op::Normalize(op) => op,
+            Op::Language(op) => op,
+            Op::Pii(op) => op,
             Op::Quality(op) => op,
             Op::DedupExact(op) => op,
             Op::DedupNear(op) => op,
@@ -245,6 +257,9 @@ impl Op {
             Op::Sample(_) => "sample",
             Op::Draw(_) => "draw",
             Op::Chunk(_) => "chunk",
+            Op::Normalize(_) => "normalize",
+            Op::Language(_) => "language",
+            Op::Pii(_) => "pii",
             Op::Quality(_) => "quality",
             Op::DedupExact(_) => "dedup_exact",
             Op::DedupNear(_) => "dedup_near",
@@ -269,6 +284,9 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("sample", include_str!("sample.rs")),
     ("draw", include_str!("draw.rs")),
     ("chunk", include_str!("chunk.rs")),
+    ("normalize", include_str!("normalize.rs")),
+    ("language", include_str!("language.rs")),
+    ("pii", include_str!("pii.rs")),
     ("quality", include_str!("quality.rs")),
     ("dedup_exact", include_str!("dedup_exact.rs")),
     ("dedup_near", include_str!("dedup_near.rs")),
@@ -313,6 +331,12 @@ pub struct StepFile {
     pub draw: Option<Draw>,
     /// Cut a long text into passages, one row each.
     pub chunk: Option<Chunk>,
+    /// Rewrite a text into a plain form without changing what it says.
+    pub normalize: Option<Normalize>,
+    /// Tell the language of a text, and keep some languages only.
+    pub language: Option<Language>,
+    /// Find personal data and secrets in a text: redact, tag or reject.
+    pub pii: Option<Pii>,
     /// Reject texts that published heuristics call junk.
     pub quality: Option<Quality>,
     /// Keep the first of rows that say the same.
@@ -342,6 +366,9 @@ impl StepFile {
             step.sample.map(Op::Sample),
             step.draw.map(Op::Draw),
             step.chunk.map(Op::Chunk),
+            step.normalize.map(Op::Normalize),
+            step.language.map(Op::Language),
+            step.pii.map(Op::Pii),
             step.quality.map(Op::Quality),
             step.dedup_exact.map(Op::DedupExact),
             step.dedup_near.map(Op::DedupNear),

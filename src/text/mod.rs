@@ -2,11 +2,17 @@
 
 pub mod chunk;
 pub mod extract;
+pub mod fasttext;
 pub mod json_repair;
+pub mod language;
+mod language_words;
 pub mod lines;
 pub mod lsh;
 pub mod minhash;
 pub mod normalize;
+pub mod pii;
 pub mod quality;
+mod secrets;
 pub mod shingles;
+pub mod tidy;
 pub mod tokens;
