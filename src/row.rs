@@ -171,6 +171,15 @@ impl FieldPath {
     pub fn text<'a>(&self, fields: &'a Fields) -> Option<&'a str> {
         self.value(fields)?.as_str()
     }
+
+    /// The same text, to be rewritten in its place.
+    pub fn text_mut<'a>(&self, fields: &'a mut Fields) -> Option<&'a mut String> {
+        let start = fields.get_mut(self.field())?;
+        match self.keys().iter().try_fold(start, |value, key| value.get_mut(key))? {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for FieldPath {

@@ -35,10 +35,13 @@ mod images;
 mod judge;
 mod keep;
 mod keep_if;
+mod language;
 mod limit;
+mod normalize;
 mod number;
 mod openings;
 mod parse;
+mod pii;
 mod quality;
 mod refine;
 mod row_ids;
@@ -64,9 +67,12 @@ pub use fields::ChooseFields;
 pub use generate::Generate;
 pub use judge::{Judge, REASON_SUFFIX};
 pub use keep_if::KeepIf;
+pub use language::Language;
 pub use limit::Limit;
+pub use normalize::Normalize;
 pub use openings::Openings;
 pub use parse::Parse;
+pub use pii::Pii;
 pub use quality::Quality;
 pub use refine::Refine;
 pub use sample::Sample;
@@ -252,6 +258,9 @@ pub enum Op {
     Split(Split),
     Draw(Draw),
     Chunk(Chunk),
+    Normalize(Normalize),
+    Language(Language),
+    Pii(Pii),
     Quality(Quality),
     Openings(Openings),
     DedupExact(DedupExact),
@@ -280,6 +289,9 @@ impl Op {
             Op::Split(op) => op,
             Op::Draw(op) => op,
             Op::Chunk(op) => op,
+            Op::Normalize(op) => op,
+            Op::Language(op) => op,
+            Op::Pii(op) => op,
             Op::Quality(op) => op,
             Op::Openings(op) => op,
             Op::DedupExact(op) => op,
@@ -309,6 +321,9 @@ impl Op {
             Op::Split(_) => "split",
             Op::Draw(_) => "draw",
             Op::Chunk(_) => "chunk",
+            Op::Normalize(_) => "normalize",
+            Op::Language(_) => "language",
+            Op::Pii(_) => "pii",
             Op::Quality(_) => "quality",
             Op::Openings(_) => "openings",
             Op::DedupExact(_) => "dedup_exact",
@@ -338,6 +353,9 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("split", include_str!("split.rs")),
     ("draw", include_str!("draw.rs")),
     ("chunk", include_str!("chunk.rs")),
+    ("normalize", include_str!("normalize.rs")),
+    ("language", include_str!("language.rs")),
+    ("pii", include_str!("pii.rs")),
     ("quality", include_str!("quality.rs")),
     ("openings", include_str!("openings.rs")),
     ("dedup_exact", include_str!("dedup_exact.rs")),
@@ -390,6 +408,12 @@ pub struct StepFile {
     pub draw: Option<Draw>,
     /// Cut a long text into passages, one row each.
     pub chunk: Option<Chunk>,
+    /// Rewrite a text into a plain form without changing what it says.
+    pub normalize: Option<Normalize>,
+    /// Tell the language of a text, and keep some languages only.
+    pub language: Option<Language>,
+    /// Find personal data and secrets in a text: redact, tag or reject.
+    pub pii: Option<Pii>,
     /// Reject texts that known heuristics call junk.
     pub quality: Option<Quality>,
     /// Reject texts that begin like too many before them.
@@ -426,6 +450,9 @@ impl StepFile {
             step.split.map(Op::Split),
             step.draw.map(Op::Draw),
             step.chunk.map(Op::Chunk),
+            step.normalize.map(Op::Normalize),
+            step.language.map(Op::Language),
+            step.pii.map(Op::Pii),
             step.quality.map(Op::Quality),
             step.openings.map(Op::Openings),
             step.dedup_exact.map(Op::DedupExact),

@@ -36,6 +36,15 @@ impl TextField {
             Reason::new("type_mismatch", json!({"field": self.0.to_string(), "type": "text", "value": value}))
         })
     }
+
+    /// Puts a rewritten text into a new field, or in the old one's place.
+    pub fn put(&self, fields: &mut Fields, into: Option<&str>, text: String) {
+        if let Some(field) = into {
+            fields.insert(field.to_owned(), text.into());
+        } else if let Some(place) = self.0.text_mut(fields) {
+            *place = text;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,5 +66,16 @@ mod tests {
         check("a", &json!({"a": 3}), Err(&json!(3)));
         check("a", &json!({"a": null}), Err(&Value::Null));
         check("a.b", &json!({"a": "x"}), Err(&Value::Null));
+    }
+
+    #[test]
+    fn texts_are_put_in_place_or_into_a_field() {
+        let put = |path: &str, into: Option<&str>| {
+            let mut fields = json!({"a": {"b": "x"}}).as_object().cloned().unwrap();
+            TextField::new(path).put(&mut fields, into, "y".to_owned());
+            Value::from(fields)
+        };
+        assert_eq!(put("a.b", None), json!({"a": {"b": "y"}}));
+        assert_eq!(put("a.b", Some("c")), json!({"a": {"b": "x"}, "c": "y"}));
     }
 }
