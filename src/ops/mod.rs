@@ -17,6 +17,7 @@ pub mod ask;
 mod chunk;
 mod command;
 mod converse;
+mod decontaminate;
 mod dedup_exact;
 mod dedup_near;
 mod draw;
@@ -43,6 +44,7 @@ mod tools;
 pub use chunk::Chunk;
 pub use command::{Command, serve_watch};
 pub use converse::Converse;
+pub use decontaminate::Decontaminate;
 pub use dedup_exact::DedupExact;
 pub use dedup_near::DedupNear;
 pub use draw::{Draw, load_axes};
@@ -225,6 +227,7 @@ pub enum Op {
     Quality(Quality),
     DedupExact(DedupExact),
     DedupNear(DedupNear),
+    Decontaminate(Decontaminate),
     Command(Command),
 }
 
@@ -248,6 +251,7 @@ impl Op {
             Op::Quality(op) => op,
             Op::DedupExact(op) => op,
             Op::DedupNear(op) => op,
+            Op::Decontaminate(op) => op,
             Op::Command(op) => op,
         }
     }
@@ -272,6 +276,7 @@ impl Op {
             Op::Quality(_) => "quality",
             Op::DedupExact(_) => "dedup_exact",
             Op::DedupNear(_) => "dedup_near",
+            Op::Decontaminate(_) => "decontaminate",
             Op::Command(_) => "command",
         }
     }
@@ -296,6 +301,7 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("quality", include_str!("quality.rs")),
     ("dedup_exact", include_str!("dedup_exact.rs")),
     ("dedup_near", include_str!("dedup_near.rs")),
+    ("decontaminate", include_str!("decontaminate.rs")),
     ("command", include_str!("command.rs")),
 ];
 
@@ -343,6 +349,8 @@ pub struct StepFile {
     pub dedup_exact: Option<DedupExact>,
     /// Keep the first of texts that are nearly the same.
     pub dedup_near: Option<DedupNear>,
+    /// Reject rows that contain a benchmark's items.
+    pub decontaminate: Option<Decontaminate>,
     /// Have a program of your own decide about rows and add fields.
     pub command: Option<Command>,
 }
@@ -369,6 +377,7 @@ impl StepFile {
             step.quality.map(Op::Quality),
             step.dedup_exact.map(Op::DedupExact),
             step.dedup_near.map(Op::DedupNear),
+            step.decontaminate.map(Op::Decontaminate),
             step.command.map(Op::Command),
         ];
         ops.into_iter().flatten().collect()

@@ -15,7 +15,7 @@ const ONLY: [(&str, &[&str]); 7] = [
     ("arrow_", &["data"]),
     ("parquet::", &["data"]),
     ("rusqlite", &["store"]),
-    ("rten", &["model"]),
+    ("rten::", &["model"]),
     ("Instant::now", &["clock"]),
     ("SystemTime::now", &["clock"]),
 ];
