@@ -9,14 +9,15 @@
 //!
 //! - `ngrams`: 5 words in a row that are also in a question or an answer start a comparison word by word, which lets
 //!   words be inserted, left out and replaced. The words found must weigh 80 % of the part's (rare words weigh more;
-//!   parts of less than 50 words need more: all but one word, and below 15 words every one). Case, punctuation and
-//!   layout do not count. Runs that more than 8 parts share, or that are in `background` files, start nothing.
+//!   parts of less than 50 words need more, all but one or two words in a row, and below 15 words every one). Case,
+//!   punctuation and layout do not count. Runs that more than 8 parts share, or that are in `background` files,
+//!   start nothing.
 //! - `python`: the row's Python functions, also between the fences of Markdown, without names, literals, docstrings
 //!   and types, against those of the items: syntax trees that match at a rate of 0.9 or more (phi-1, arXiv
 //!   2306.11644, section 5.2, prunes at 0.8 to 0.95; at 0.9 none of 400 functions of CPython's library matched a
 //!   task of HumanEval). Functions of fewer than 30 nodes are alike by chance and left out.
-//! - `embeddings`: the row's functions and passages against the items by the vectors of a sentence `model` (ONNX, its
-//!   `tokenizer.json` beside it, run here). No threshold is copied from anywhere: it is measured with this model
+//! - `embeddings`: the row's functions and passages against the items by vectors: of a sentence `model` (ONNX, its
+//!   `tokenizer.json` beside it, run here), or of a `teacher` with an `embeddings:` API. No threshold is copied from anywhere: it is measured with this model
 //!   and these items when the step is built, on texts that textmill ships: 56 that have to do with no benchmark say
 //!   what score a share of `false_positives` is expected to reach, 22 pairs of a text and the same in other words say
 //!   what share of rephrased items is found. Both measurements stand in the evidence of every match.
@@ -49,9 +50,11 @@
 //! `embeddings` runs the model twice, 10 to 30 ms a time on one core, for each function and each 2,000 bytes of a row,
 //! of which at most 16, spread evenly, are looked at; the vectors of the items are made anew by every run, two for each
 //! item. `ngrams` reads more than 100 MB a second on one core, `python` 5 to 15. Memory: about 2.5 KB an item, 3 KB more
-//! with `embeddings` (384 numbers, twice). What is no text is rejected `type_mismatch`.
+//! with `embeddings` (384 numbers, twice). A `teacher` is asked for the items' vectors when the first row comes so far:
+//! two for each item and 200 for the shipped texts, which no plan counts; they are in the store from then on. What is no text is rejected `type_mismatch`.
 
 mod cascade;
+mod near;
 mod shipped;
 
 use schemars::JsonSchema;
@@ -63,8 +66,9 @@ use crate::data::read::find_files;
 use crate::data::reference::{Item, read_items};
 use crate::kit::{Check, Kit};
 use crate::ops::text_field::TextField;
-use crate::ops::{Operator, Runner};
-use cascade::Cascade;
+use crate::ops::{Asks, Operator, Runner};
+use cascade::{Cascade, Source};
+use near::ByTeacher;
 
 /// Reject rows that contain a benchmark's items.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -158,7 +162,9 @@ impl Default for PythonFile {
 #[serde(rename = "decontaminate_embeddings", deny_unknown_fields)]
 pub struct EmbeddingsFile {
     /// A sentence model in an ONNX file.
-    pub model: String,
+    pub model: Option<String>,
+    /// A teacher with an `embeddings:` API, instead of a `model`.
+    pub teacher: Option<String>,
     /// Its `tokenizer.json`; the one beside it by default.
     pub tokenizer: Option<String>,
     /// The share of rows without any item that may be rejected, above 0 and at most 0.5: 0.005 by default.
@@ -174,7 +180,40 @@ fn passages_max() -> usize {
     16
 }
 
+impl EmbeddingsFile {
+    fn check_source(&self, check: &mut Check<'_>) {
+        let wrong = match (&self.model, &self.teacher) {
+            (Some(model), None) => {
+                check.file("model", model);
+                None
+            }
+            (None, Some(teacher)) => {
+                check.embedder("teacher", teacher);
+                None
+            }
+            (Some(_), Some(_)) => Some(("teacher", "`model` and `teacher` exclude each other")),
+            (None, None) => Some(("", "nothing says what makes the vectors: name a `model` or a `teacher`")),
+        };
+        if let Some((key, message)) = wrong {
+            check.problem(key, message);
+        }
+        match &self.tokenizer {
+            Some(_) if self.model.is_none() => {
+                check.problem("tokenizer", "`tokenizer` goes with a `model`");
+            }
+            Some(tokenizer) => drop(check.file("tokenizer", tokenizer)),
+            None => {}
+        }
+    }
+}
+
 impl Decontaminate {
+    /// The teacher that is asked, if one is.
+    fn teacher(&self) -> Option<(&EmbeddingsFile, &str)> {
+        let embeddings = self.embeddings.as_ref().filter(|_| self.does(Stage::Embeddings))?;
+        Some((embeddings, embeddings.teacher.as_deref()?))
+    }
+
     fn does(&self, stage: Stage) -> bool {
         match &self.stages {
             Some(stages) => stages.contains(&stage),
@@ -222,12 +261,7 @@ impl Decontaminate {
             Some(_) if !self.does(Stage::Embeddings) => {
                 check.problem("embeddings", "`stages` leaves `embeddings` out");
             }
-            Some(embeddings) => {
-                check.file("embeddings.model", &embeddings.model);
-                if let Some(tokenizer) = &embeddings.tokenizer {
-                    check.file("embeddings.tokenizer", tokenizer);
-                }
-            }
+            Some(embeddings) => check.part("embeddings", |check| embeddings.check_source(check)),
             None => {}
         }
     }
@@ -270,8 +304,20 @@ impl Operator for Decontaminate {
     }
 
     fn build(&self, kit: &Kit) -> anyhow::Result<Vec<Runner>> {
-        let cascade = Cascade::build(self, self.items(kit)?, &kit.base)?;
-        Ok(vec![Runner::Map(Box::new(cascade))])
+        let source = Source::new(&self.fields, self.items(kit)?);
+        let cascade = Cascade::build(self, source.clone(), &kit.base)?;
+        let mut runners = vec![Runner::Map(Box::new(cascade))];
+        if let Some((config, teacher)) = self.teacher() {
+            runners.push(Runner::Call(Box::new(ByTeacher::build(config, teacher, source, kit)?)));
+        }
+        Ok(runners)
+    }
+
+    fn asks(&self) -> Vec<Asks<'_>> {
+        let Some((embeddings, teacher)) = self.teacher() else { return Vec::new() };
+        // Two vectors for each passage; rows that an earlier stage rejects ask for none.
+        let most = u32::try_from(embeddings.passages_max.saturating_mul(2)).unwrap_or(u32::MAX);
+        vec![Asks { part: "embeddings", calls: [0, most], ..Asks::once(teacher, Some(0), false) }]
     }
 }
 

@@ -10,12 +10,13 @@ const LAYERS: [&str; 20] = [
 ];
 
 /// Words that only one layer may name.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 8] = [
     ("reqwest", &["teacher"]),
     ("arrow_", &["data"]),
     ("parquet::", &["data"]),
     ("rusqlite", &["store"]),
     ("rten::", &["model"]),
+    ("ruff_python", &["text"]),
     ("Instant::now", &["clock"]),
     ("SystemTime::now", &["clock"]),
 ];

@@ -2,20 +2,20 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::data::read::{FileSource, ReadOptions, find_files};
 use crate::data::reference::Item;
-use crate::model::Embedder;
 use crate::ops::MapRow;
-use crate::ops::decontaminate::{Decontaminate, EmbeddingsFile, Stage, shipped};
+use crate::ops::decontaminate::near::ByModel;
+use crate::ops::decontaminate::{Decontaminate, Stage};
 use crate::ops::text_field::TextField;
 use crate::row::{Failure, Fields, Outcome, Reason, Row};
-use crate::text::decontaminate::meaning::{Calibration, Items, View, calibrate};
+use crate::text::decontaminate::meaning::Calibration;
 use crate::text::decontaminate::ngrams::{Index, Match, Settings};
-use crate::text::decontaminate::passages::{functions, passages, said, without_imports};
+use crate::text::decontaminate::passages::functions;
 use crate::text::decontaminate::python::{Shapes, shapes};
 
 /// Most characters of a passage in the evidence.
@@ -24,15 +24,18 @@ const SHOWN_CHARS_MAX: usize = 600;
 /// Most Python functions of one row that are looked at.
 const FUNCTIONS_MAX: usize = 1_000;
 
-/// The share of false positives where nothing else is said.
-const FALSE_POSITIVES: f64 = 0.005;
+/// The benchmarks' items, and where the rows have their texts.
+#[derive(Clone)]
+pub struct Source {
+    pub fields: Arc<[TextField]>,
+    pub items: Arc<[Item]>,
+}
 
 pub struct Cascade {
-    fields: Vec<TextField>,
-    items: Vec<Item>,
+    source: Source,
     ngrams: Option<Index>,
     python: Option<Python>,
-    meaning: Option<Meaning>,
+    model: Option<ByModel>,
 }
 
 struct Python {
@@ -41,86 +44,35 @@ struct Python {
     nodes_min: usize,
 }
 
-struct Meaning {
-    embedder: Embedder,
-    items: Items,
-    threshold: f64,
-    /// What the threshold was measured to do; `None` when it was given.
-    calibration: Option<Calibration>,
-    passages_max: usize,
-}
-
 /// What a stage found.
-struct Found {
-    item: usize,
-    stage: &'static str,
-    score: f64,
-    needed: f64,
-    text: Range<usize>,
-    reference: String,
+pub struct Found {
+    pub item: usize,
+    pub stage: &'static str,
+    pub score: f64,
+    pub needed: f64,
+    pub text: Range<usize>,
+    pub reference: String,
+    /// What the threshold was measured to do, if it was measured.
+    pub calibration: Option<Calibration>,
 }
 
-impl Cascade {
-    pub fn build(config: &Decontaminate, items: Vec<Item>, base: &Path) -> anyhow::Result<Cascade> {
-        let ngrams = match config.does(Stage::Ngrams) {
-            true => Some(index(config, &items, base)?),
-            false => None,
-        };
-        let meaning = match &config.embeddings {
-            Some(embeddings) if config.does(Stage::Embeddings) => {
-                Some(Meaning::build(embeddings, &items, base)?)
-            }
-            _ => None,
-        };
-        Ok(Cascade {
-            fields: config.fields.iter().map(|field| TextField::new(field)).collect(),
-            ngrams,
-            python: config.does(Stage::Python).then(|| Python::build(config, &items)),
-            meaning,
-            items,
-        })
+impl Source {
+    pub fn new(fields: &[String], items: Vec<Item>) -> Source {
+        let fields = fields.iter().map(|field| TextField::new(field)).collect();
+        Source { fields, items: items.into() }
     }
 
     /// The row's texts as one.
-    fn text(&self, fields: &Fields) -> Result<String, Reason> {
+    pub fn text(&self, fields: &Fields) -> Result<String, Reason> {
         let texts: Vec<&str> = self.fields.iter().map(|field| field.of(fields)).collect::<Result<_, _>>()?;
         Ok(texts.join("\n\n"))
     }
 
-    /// What the first stage that finds something finds, the best first.
-    fn find(&self, text: &str) -> anyhow::Result<Vec<Found>> {
-        if let Some(index) = &self.ngrams {
-            let found: Vec<Found> = index.find(text).into_iter().map(|found| self.by_words(found)).collect();
-            if !found.is_empty() {
-                return Ok(found);
-            }
-        }
-        if let Some(python) = &self.python {
-            let found = python.find(text, &self.items);
-            if !found.is_empty() {
-                return Ok(found);
-            }
-        }
-        match &self.meaning {
-            Some(meaning) => Ok(meaning.find(text, &self.items)?.into_iter().collect()),
-            None => Ok(Vec::new()),
-        }
-    }
-
-    fn by_words(&self, found: Match) -> Found {
-        let item = &self.items[found.item];
-        let part = [&item.question, &item.answer][found.part.min(1)];
-        let reference = part[found.reference].to_owned();
-        let (score, needed) = (found.score, found.needed);
-        Found { item: found.item, stage: "ngrams", score, needed, text: found.text, reference }
-    }
-
-    fn reason(&self, text: &str, found: &[Found]) -> Option<Reason> {
+    /// Why a row is rejected that has these texts in which these items were found; `None` without any.
+    pub fn reason(&self, text: &str, found: &[Found]) -> Option<Reason> {
         let (first, others) = found.split_first()?;
         let mut evidence = self.evidence(text, first);
-        if let Some(calibration) = self.meaning.as_ref().and_then(|meaning| meaning.calibration)
-            && first.stage == "embeddings"
-        {
+        if let Some(calibration) = first.calibration {
             evidence["calibration"] = json!({
                 "pairs": calibration.pairs,
                 "recall": rounded(calibration.recall),
@@ -148,6 +100,59 @@ impl Cascade {
     }
 }
 
+impl Cascade {
+    pub fn build(config: &Decontaminate, source: Source, base: &Path) -> anyhow::Result<Cascade> {
+        let ngrams = match config.does(Stage::Ngrams) {
+            true => Some(index(config, &source.items, base)?),
+            false => None,
+        };
+        let model = match config.embeddings.as_ref().and_then(|file| Some((file, file.model.as_ref()?))) {
+            Some((file, model)) if config.does(Stage::Embeddings) => {
+                Some(ByModel::build(file, model, &source, base)?)
+            }
+            _ => None,
+        };
+        let python = config.does(Stage::Python).then(|| Python::build(config, &source.items));
+        Ok(Cascade { source, ngrams, python, model })
+    }
+
+    /// What the first stage that finds something finds, the best first.
+    fn find(&self, text: &str) -> anyhow::Result<Vec<Found>> {
+        if let Some(index) = &self.ngrams {
+            let found: Vec<Found> = index.find(text).into_iter().map(|found| self.by_words(found)).collect();
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        if let Some(python) = &self.python {
+            let found = python.find(text, &self.source.items);
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        match &self.model {
+            Some(model) => Ok(model.find(&self.source, text)?.into_iter().collect()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn by_words(&self, found: Match) -> Found {
+        let item = &self.source.items[found.item];
+        let part = [&item.question, &item.answer][found.part.min(1)];
+        let reference = part[found.reference].to_owned();
+        let (score, needed) = (found.score, found.needed);
+        Found {
+            item: found.item,
+            stage: "ngrams",
+            score,
+            needed,
+            text: found.text,
+            reference,
+            calibration: None,
+        }
+    }
+}
+
 fn rounded(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
 }
@@ -163,12 +168,12 @@ fn shown(text: &str) -> String {
 
 impl MapRow for Cascade {
     fn map(&self, row: Row) -> Outcome {
-        let text = match self.text(&row.fields) {
+        let text = match self.source.text(&row.fields) {
             Ok(text) => text,
             Err(reason) => return Outcome::Reject(row, reason),
         };
         match self.find(&text) {
-            Ok(found) => match self.reason(&text, &found) {
+            Ok(found) => match self.source.reason(&text, &found) {
                 Some(reason) => Outcome::Reject(row, reason),
                 None => Outcome::Keep(row),
             },
@@ -198,7 +203,7 @@ fn index(config: &Decontaminate, items: &[Item], base: &Path) -> anyhow::Result<
 }
 
 /// An item as one text: a prompt that ends in the middle of a function goes on in its solution.
-fn whole(item: &Item) -> String {
+pub fn whole(item: &Item) -> String {
     let between = if item.question.is_empty() || item.question.ends_with('\n') { "" } else { "\n" };
     format!("{}{between}{}", item.question, item.answer)
 }
@@ -238,63 +243,19 @@ impl Python {
             if found.iter().all(|other| other.item != item) {
                 let reference = whole(&items[item]);
                 let (text, needed) = (range.clone(), self.rate);
-                found.push(Found { item, stage: "python", score, needed, text, reference });
+                found.push(Found {
+                    item,
+                    stage: "python",
+                    score,
+                    needed,
+                    text,
+                    reference,
+                    calibration: None,
+                });
             }
         }
         found.sort_by(|a, b| b.score.total_cmp(&a.score));
         found.truncate(8);
         found
     }
-}
-
-impl Meaning {
-    fn build(config: &EmbeddingsFile, items: &[Item], base: &Path) -> anyhow::Result<Meaning> {
-        let tokenizer = config.tokenizer.as_ref().map(|path| base.join(path));
-        let embedder = Embedder::open(&base.join(&config.model), tokenizer.as_deref())?;
-        let views = |texts: &[String]| views(&embedder, texts);
-        let own = |text: &str| text.to_owned();
-        let negatives = views(&shipped::negatives().into_iter().map(own).collect::<Vec<_>>())?;
-        let texts: Vec<String> = items.iter().map(whole).collect();
-        let items = Items::new(views(&texts)?, &negatives);
-        let (threshold, calibration) = match config.threshold {
-            Some(threshold) => (threshold, None),
-            None => {
-                let (texts, others): (Vec<String>, Vec<String>) =
-                    shipped::pairs().into_iter().map(|(text, other)| (own(text), own(other))).unzip();
-                let pairs: Vec<(View, View)> = views(&texts)?.into_iter().zip(views(&others)?).collect();
-                let wanted = config.false_positives.unwrap_or(FALSE_POSITIVES);
-                let measured = calibrate(&items, &pairs, &negatives, wanted)
-                    .context("there is nothing to measure a threshold on")?;
-                (measured.threshold, Some(measured))
-            }
-        };
-        Ok(Meaning { embedder, items, threshold, calibration, passages_max: config.passages_max })
-    }
-
-    /// The passage that is nearest to an item, if it is near enough.
-    fn find(&self, text: &str, items: &[Item]) -> anyhow::Result<Option<Found>> {
-        let ranges = passages(text, self.passages_max);
-        let texts: Vec<String> = ranges.iter().map(|range| text[range.clone()].to_owned()).collect();
-        let mut best: Option<Found> = None;
-        for (range, view) in ranges.into_iter().zip(views(&self.embedder, &texts)?) {
-            let Some((item, score)) = self.items.nearest(&view) else { continue };
-            if score >= self.threshold && best.as_ref().is_none_or(|found| found.score < score) {
-                let (reference, needed) = (whole(&items[item]), self.threshold);
-                best = Some(Found { item, stage: "embeddings", score, needed, text: range, reference });
-            }
-        }
-        Ok(best)
-    }
-}
-
-/// Each text as the model sees it: the whole, and what it says in words.
-fn views(embedder: &Embedder, texts: &[String]) -> anyhow::Result<Vec<View>> {
-    let parts: Vec<String> = texts.iter().flat_map(|text| [without_imports(text), said(text)]).collect();
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let mut vectors = embedder.embed(&parts)?.into_iter();
-    let mut views = Vec::with_capacity(texts.len());
-    while let (Some(whole), Some(said)) = (vectors.next(), vectors.next()) {
-        views.push(View { whole, said });
-    }
-    Ok(views)
 }

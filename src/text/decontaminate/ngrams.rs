@@ -25,10 +25,10 @@ pub struct Settings {
 }
 
 /// From this length on a target needs no more than the threshold. Shorter ones need more, all of it at the least
-/// length, but for one word.
+/// length, but for one edit.
 const LENIENT_WORDS: usize = 50;
 
-/// Shorter targets are let off no word.
+/// Shorter targets are let off no edit.
 const EDITED_WORDS_MIN: usize = 15;
 
 /// Anchors that a target keeps however common they are: its rarest.
@@ -293,12 +293,13 @@ fn weigh(targets: &mut [Target], settings: &Settings) {
         let weight = |word: &u64| (1.0 + all / f64::from(counts[word])).ln() as f32;
         target.weights = target.words.iter().map(weight).collect();
         let total: f32 = target.weights.iter().sum();
-        let heaviest = target.weights.iter().fold(0.0_f32, |most, weight| most.max(*weight));
+        // What stands between two spaces may be two words: `mg/kg`, `Rose's`.
+        let heaviest = target.weights.windows(2).map(|pair| pair[0] + pair[1]).fold(0.0_f32, f32::max);
         let length = target.words.len();
         let span = LENIENT_WORDS.saturating_sub(settings.words_min).max(1);
         let short = LENIENT_WORDS.saturating_sub(length).min(span) as f64 / span as f64;
         let strict = settings.threshold + (1.0 - settings.threshold) * short;
-        // One word is let off: an edit must not hide an item. Of a very short part nothing is: with a word less it
+        // One edit is let off: it must not hide an item. Of a very short part nothing is: with a word less it
         // is what anybody may write.
         let edited = if length < EDITED_WORDS_MIN { 1.0 } else { 1.0 - f64::from(heaviest / total) };
         target.needed = strict.min(edited).max(0.0) - 1e-6;
