@@ -16,6 +16,10 @@ command -v cargo-nextest > /dev/null || cargo install --quiet --locked cargo-nex
 cargo nextest run --locked --no-fail-fast
 cargo test --quiet --locked --doc
 
+step "a real sentence model"
+scripts/minilm.sh > /dev/null
+cargo nextest run --locked --run-ignored only --no-fail-fast -E 'test(minilm)'
+
 step "the pipelines' own tests"
 textmill=${CARGO_TARGET_DIR:-target}/debug/textmill
 for pipeline in pipelines/*.yaml; do

@@ -21,6 +21,7 @@
 //! - [`teacher`]: the only place that knows HTTP and the providers' JSON; limits; the fake teacher.
 //! - [`store`]: the only place that knows the database.
 //! - [`data`]: the only place that knows Arrow, Parquet, CSV, JSONL.
+//! - [`model`]: the only place that runs a neural network: vectors of texts from an ONNX file.
 //! - [`template`], [`text`]: Jinja, and pure algorithms on texts.
 //! - [`problem`], [`row`], [`clock`]: the words that all of the above share.
 //!
@@ -36,6 +37,7 @@ pub mod clock;
 pub mod data;
 pub mod engine;
 pub mod kit;
+pub mod model;
 pub mod ops;
 pub mod pipeline;
 pub mod problem;

@@ -14,6 +14,7 @@ use crate::run::Machine;
 
 mod check;
 mod completions;
+mod contamination;
 mod ends;
 mod explain;
 mod guard;
@@ -71,6 +72,8 @@ enum Command {
     Run(run::Args),
     /// Show rows that were kept, rejected or failed, or trace one back to its prompts and replies.
     Show(show::Args),
+    /// Say which items of benchmarks the latest run found, with both passages side by side.
+    Contamination(contamination::Args),
     /// Explain an operator, or list them all.
     Explain(explain::Args),
     /// Look into the store of replies, thin it out, or export it.
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Show(args) => show::main(&args),
+        Command::Contamination(args) => contamination::main(&args),
         Command::Explain(args) => explain::main(&args),
         Command::Store(args) => store::main(&args),
         Command::Schema => schema::main(),

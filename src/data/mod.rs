@@ -1,8 +1,8 @@
 //! Data at the edge: the only place that knows Arrow, Parquet, CSV and JSONL.
 //!
-//! Inside textmill a row is a set of named JSON values. [`read`] makes such rows from files,
-//! [`columns`] and [`mod@write`] make Parquet parts of them, [`publish`] puts finished parts in place
-//! with one atomic step, [`manifest`] and [`card`] say how they were made. Nothing here decides
+//! Inside textmill a row is a set of named JSON values. [`read`] makes such rows from files, [`reference`]
+//! items of benchmarks, [`columns`] and [`mod@write`] make Parquet parts of rows, [`publish`] puts finished
+//! parts in place with one atomic step, [`manifest`] and [`card`] say how they were made. Nothing here decides
 //! about rows, calls a teacher or knows a pipeline file.
 
 pub mod card;
@@ -11,6 +11,7 @@ pub mod hash;
 pub mod manifest;
 pub mod publish;
 pub mod read;
+pub mod reference;
 mod values;
 pub mod write;
 

@@ -20,6 +20,7 @@ mod best_of;
 mod chunk;
 mod command;
 mod converse;
+mod decontaminate;
 mod dedup_exact;
 mod dedup_near;
 mod dedup_semantic;
@@ -57,6 +58,7 @@ pub use best_of::BestOf;
 pub use chunk::Chunk;
 pub use command::{Command, serve_watch};
 pub use converse::Converse;
+pub use decontaminate::Decontaminate;
 pub use dedup_exact::DedupExact;
 pub use dedup_near::DedupNear;
 pub use dedup_semantic::DedupSemantic;
@@ -266,6 +268,7 @@ pub enum Op {
     DedupExact(DedupExact),
     DedupNear(DedupNear),
     DedupSemantic(DedupSemantic),
+    Decontaminate(Decontaminate),
     Command(Command),
 }
 
@@ -297,6 +300,7 @@ impl Op {
             Op::DedupExact(op) => op,
             Op::DedupNear(op) => op,
             Op::DedupSemantic(op) => op,
+            Op::Decontaminate(op) => op,
             Op::Command(op) => op,
         }
     }
@@ -329,6 +333,7 @@ impl Op {
             Op::DedupExact(_) => "dedup_exact",
             Op::DedupNear(_) => "dedup_near",
             Op::DedupSemantic(_) => "dedup_semantic",
+            Op::Decontaminate(_) => "decontaminate",
             Op::Command(_) => "command",
         }
     }
@@ -361,6 +366,7 @@ pub const OPERATORS: &[(&str, &str)] = &[
     ("dedup_exact", include_str!("dedup_exact.rs")),
     ("dedup_near", include_str!("dedup_near.rs")),
     ("dedup_semantic", include_str!("dedup_semantic.rs")),
+    ("decontaminate", include_str!("decontaminate.rs")),
     ("command", include_str!("command.rs")),
 ];
 
@@ -424,6 +430,8 @@ pub struct StepFile {
     pub dedup_near: Option<DedupNear>,
     /// Keep the first of rows that mean nearly the same.
     pub dedup_semantic: Option<DedupSemantic>,
+    /// Reject rows that contain a benchmark's items.
+    pub decontaminate: Option<Decontaminate>,
     /// Have a program of your own decide about rows and add fields.
     pub command: Option<Command>,
 }
@@ -458,6 +466,7 @@ impl StepFile {
             step.dedup_exact.map(Op::DedupExact),
             step.dedup_near.map(Op::DedupNear),
             step.dedup_semantic.map(Op::DedupSemantic),
+            step.decontaminate.map(Op::Decontaminate),
             step.command.map(Op::Command),
         ];
         ops.into_iter().flatten().collect()

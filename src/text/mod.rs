@@ -3,6 +3,7 @@
 pub mod chunk;
 pub mod code;
 pub mod cosine;
+pub mod decontaminate;
 pub mod diversity;
 pub mod extract;
 pub mod fasttext;

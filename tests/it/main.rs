@@ -9,6 +9,7 @@ mod budgets;
 mod cassettes;
 mod cli;
 mod crash;
+mod decontaminate;
 mod determinism;
 mod faults;
 mod keys;

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Each layer may use those after it, never those before it.
-const LAYERS: [&str; 19] = [
+const LAYERS: [&str; 20] = [
     "main", "cli", "run", "engine", "pipeline", "ops", "kit", "axes", "shape", "call", "teacher", "store",
-    "data", "template", "text", "problem", "row", "clock", "lib",
+    "data", "model", "template", "text", "problem", "row", "clock", "lib",
 ];
 
 /// Words that only one layer may name.
-const ONLY: [(&str, &[&str]); 6] = [
+const ONLY: [(&str, &[&str]); 8] = [
     ("reqwest", &["teacher"]),
     ("arrow_", &["data"]),
     ("parquet::", &["data"]),
     ("rusqlite", &["store"]),
+    ("rten::", &["model"]),
+    ("ruff_python", &["text"]),
     ("Instant::now", &["clock"]),
     ("SystemTime::now", &["clock"]),
 ];
