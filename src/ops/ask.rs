@@ -368,9 +368,7 @@ pub struct Told {
 
 /// What is asked about a row.
 struct Ready {
-    messages: Vec<Message>,
     tools: Option<Arc<Toolbox>>,
-    /// Everything but the messages.
     request: Request,
 }
 
@@ -395,20 +393,20 @@ impl Question {
         let images = images.map_err(Unanswered::Rejected)?;
         // A row's own tools stand before its messages in what a provider caches.
         let shared = if self.has_own_tools() { Shared::default() } else { shared };
-        let request = Request { images, shared, ..self.request(tools.as_deref()) };
-        Ok(Ready { messages, tools, request })
+        let request = Request { images, shared, ..self.request(messages, tools.as_deref()) };
+        Ok(Ready { tools, request })
     }
 
     /// Says something in a conversation, of which `told` is what was said before.
     pub async fn say(&self, row: &mut Row, sample: u32, told: &[Message]) -> Result<Answer, Unanswered> {
-        self.answer(row, sample, &self.request(None), told, true).await
+        self.answer(row, sample, &mut self.request(told.to_vec(), None), true).await
     }
 
     async fn told(&self, row: &mut Row, sample: u32, ready: Ready) -> Result<Told, Unanswered> {
-        let Ready { mut messages, tools, request } = ready;
+        let Ready { tools, mut request } = ready;
         let mut repairs = 0;
         loop {
-            let answer = self.answer(row, sample, &request, &messages, repairs == 0).await?;
+            let answer = self.answer(row, sample, &mut request, repairs == 0).await?;
             let complaint = match self.read(&answer, tools.as_deref()) {
                 Ok((value, calls)) => {
                     let Answer { reasoning, logprobs, .. } = answer;
@@ -424,7 +422,7 @@ impl Question {
                 return Err(Unanswered::Rejected(Reason::new("unparsable", evidence)));
             }
             repairs += 1;
-            messages.extend(shown_again(&answer, &complaint));
+            request.messages.extend(shown_again(&answer, &complaint));
         }
     }
 
@@ -440,41 +438,45 @@ impl Question {
         }
     }
 
-    /// A whole answer: cut ones are continued if the step says so.
+    /// A whole answer: cut ones are continued if the step says so. Beside an answer the request is as it came.
     async fn answer(
         &self,
         row: &mut Row,
         sample: u32,
-        request: &Request,
-        messages: &[Message],
+        request: &mut Request,
         is_first: bool,
     ) -> Result<Answer, Unanswered> {
-        let mut request = Request { messages: messages.to_vec(), ..request.clone() };
+        let told = request.messages.len();
         let mut whole: Option<Answer> = None;
         let mut continued = 0;
         loop {
             let share = self.manner.share.filter(|_| is_first && continued == 0);
-            let piece = self.call(row, sample, share, &mut request).await?;
-            let (text, finish) = (piece.text.clone(), piece.finish);
+            let piece = self.call(row, sample, share, request).await?;
+            let finish = piece.finish;
+            let goes_on = finish == Finish::Length && continued < self.manner.continue_attempts;
+            if goes_on {
+                request.messages.push(Message { role: Role::Assistant, content: piece.text.clone() });
+                let content = "Go on exactly where you stopped; repeat nothing.".to_owned();
+                request.messages.push(Message { role: Role::User, content });
+            }
             let so_far = match whole.take() {
                 Some(before) => joined(before, piece),
                 None => piece,
             };
             match finish {
-                Finish::Stop => return Ok(so_far),
+                Finish::Stop => {
+                    request.messages.truncate(told);
+                    return Ok(so_far);
+                }
                 Finish::Refusal => {
                     return Err(Unanswered::Rejected(Reason::new("refused", json!({"text": so_far.text}))));
                 }
-                Finish::Length if continued == self.manner.continue_attempts => {
+                Finish::Length if !goes_on => {
                     return Err(Unanswered::Rejected(Reason::new("truncated", json!({"text": so_far.text}))));
                 }
-                Finish::Length => {}
+                Finish::Length => whole = Some(so_far),
             }
             continued += 1;
-            whole = Some(so_far);
-            request.messages.push(Message { role: Role::Assistant, content: text });
-            let content = "Go on exactly where you stopped; repeat nothing.".to_owned();
-            request.messages.push(Message { role: Role::User, content });
         }
     }
 
@@ -504,10 +506,10 @@ impl Question {
         })
     }
 
-    fn request(&self, tools: Option<&Toolbox>) -> Request {
+    fn request(&self, messages: Vec<Message>, tools: Option<&Toolbox>) -> Request {
         let manner = &self.manner;
         Request {
-            messages: Vec::new(),
+            messages,
             shared: Shared::default(),
             images: Vec::new(),
             temperature: manner.temperature,

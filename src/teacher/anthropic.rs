@@ -4,6 +4,7 @@
 //! request; where the step has none, it is [`MAX_TOKENS_DEFAULT`].
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
@@ -50,8 +51,10 @@ impl WireFormat for Anthropic {
         let by_tool = api.structured(ApiFormat::Anthropic) == Structured::Tool;
         let schema = request.schema.as_ref().filter(|schema| by_tool && is_object(schema));
         let structured = if schema.is_some() { Structured::Tool } else { Structured::Prompt };
-        let (system, spoken): (Vec<Message>, Vec<Message>) =
-            told_messages(request, structured).into_iter().partition(|message| message.role == Role::System);
+        let (system, spoken): (Vec<Message>, Vec<Message>) = told_messages(request, structured)
+            .into_owned()
+            .into_iter()
+            .partition(|message| message.role == Role::System);
         let mut body = Map::new();
         body.insert("model".to_owned(), Value::from(api.model.as_str()));
         body.insert("max_tokens".to_owned(), request.max_tokens.unwrap_or(MAX_TOKENS_DEFAULT).into());
@@ -277,7 +280,7 @@ fn whole(mut block: Value) -> Value {
 struct Envelope {
     content: Option<Vec<Block>>,
     stop_reason: Option<String>,
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     model: Option<String>,
 }
 

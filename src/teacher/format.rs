@@ -3,9 +3,12 @@
 //! One file each; what they share in reading replies is here. Pure: nothing here opens a connection, and none
 //! of them decides about retries, limits or money.
 
+use std::borrow::Cow;
+
 use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::anthropic::Anthropic;
@@ -241,10 +244,12 @@ pub(super) fn told(schema: &Value) -> String {
 
 /// The texts of a request's messages, with the schema told at the end of the last one of the user where the
 /// server is not told it.
-pub(super) fn told_messages(request: &Request, structured: Structured) -> Vec<Message> {
-    let mut messages = request.messages.clone();
+pub(super) fn told_messages(request: &Request, structured: Structured) -> Cow<'_, [Message]> {
     let by_server = matches!(structured, Structured::JsonSchema | Structured::Tool);
-    let Some(schema) = request.schema.as_ref().filter(|_| !by_server) else { return messages };
+    let Some(schema) = request.schema.as_ref().filter(|_| !by_server) else {
+        return Cow::from(&request.messages);
+    };
+    let mut messages = request.messages.clone();
     match messages.iter_mut().rev().find(|message| message.role == super::Role::User) {
         Some(message) => {
             message.content.push_str("\n\n");
@@ -252,7 +257,7 @@ pub(super) fn told_messages(request: &Request, structured: Structured) -> Vec<Me
         }
         None => messages.push(Message { role: super::Role::User, content: told(schema) }),
     }
-    messages
+    Cow::from(messages)
 }
 
 /// A fault of a reply that came and is no answer; it may have been paid for.
@@ -287,10 +292,10 @@ pub(super) fn told_error(api: &Api, body: &str) -> Result<Answer, Fault> {
 
 /// The token counts of a reply. Read apart, so that an odd count does not cost the answer.
 pub(super) fn counted<W: DeserializeOwned>(
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     read: impl FnOnce(W) -> Option<Usage>,
 ) -> Option<Usage> {
-    read(serde_json::from_value(usage?).ok()?)
+    read(serde_json::from_str(usage?.get()).ok()?)
 }
 
 /// The answers of one reply as one, with the others behind it. Where none is an answer, the reply is what the

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
@@ -42,8 +43,10 @@ impl WireFormat for Gemini {
 
     fn body(&self, api: &Api, request: &Request) -> Map<String, Value> {
         let structured = api.structured(ApiFormat::Gemini);
-        let (system, spoken): (Vec<Message>, Vec<Message>) =
-            told_messages(request, structured).into_iter().partition(|message| message.role == Role::System);
+        let (system, spoken): (Vec<Message>, Vec<Message>) = told_messages(request, structured)
+            .into_owned()
+            .into_iter()
+            .partition(|message| message.role == Role::System);
         let part = |message: &Message| json!({ "text": message.content });
         let turn = |message: &Message| json!({ "role": role(message.role), "parts": [part(message)] });
         let mut body = Map::new();
@@ -294,7 +297,7 @@ struct Envelope {
     #[serde(rename = "promptFeedback")]
     feedback: Option<Feedback>,
     #[serde(rename = "usageMetadata")]
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     #[serde(rename = "modelVersion")]
     model: Option<String>,
 }
