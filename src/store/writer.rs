@@ -22,7 +22,7 @@ const BATCH_MAX: usize = 512;
 const QUEUE_MAX: usize = 4096;
 
 /// How long a group waits for more company, when the last one had some: less than a model's answer takes. Of 20,000
-/// replies at 8,000 a second, 194 syncs and 2.2 page writes a reply, where 2 ms had 900 to 1,200 and 3.1 to 3.6; of
+/// replies at 8,000 a second, 194 syncs and 2.2 write calls a reply, where 2 ms had 900 to 1,200 and 3.1 to 3.6; of
 /// 30,000 at 1,100 a second, 1,900 syncs, where 5 ms had 3,300.
 const GROUP_WAIT: Duration = Duration::from_millis(10);
 
