@@ -2,6 +2,7 @@
 //!
 //! Whatever can change an answer is in it; keys, transport and the endpoint that served are not.
 
+use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -57,7 +58,7 @@ pub fn canonical(value: &Value, out: &mut Vec<u8>) {
                 if index > 0 {
                     out.push(b',');
                 }
-                plain(&Value::String(name.clone()), out);
+                plain(name, out);
                 out.push(b':');
                 canonical(value, out);
             }
@@ -77,7 +78,7 @@ pub fn canonical(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn plain(value: &Value, out: &mut Vec<u8>) {
+fn plain(value: &impl Serialize, out: &mut Vec<u8>) {
     // Writing JSON to memory cannot fail.
     let _ = serde_json::to_writer(out, value);
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 use serde_json::json;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::call::budget::{Limit, Of};
 use crate::call::{Budget, Control, Desk, StopReason, Tray, batch};
@@ -314,7 +315,12 @@ impl Run {
             progress: Arc::clone(&self.progress),
         };
         let clerks = batch::start(&self.desk, &self.teachers.by_name, &self.folder);
-        let finish = engine.run(source, sink).await;
+        // A task, and not a part of this one: the runtime's threads need no waking of another thread for each row.
+        let engine = AbortOnDropHandle::new(tokio::spawn(engine.run(source, sink)));
+        let finish = engine.await.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(ended) => Err(std::io::Error::other(ended)),
+        });
         clerks.end().await;
         let finish = finish.map_err(|error| RunError::Io(waiting_rows(&error)))?;
         let written =

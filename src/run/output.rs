@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -31,6 +32,11 @@ pub(crate) const CALLS: &str = "textmill_calls";
 
 /// The folder of the index of kept rows, in the run's folder: which row each of them is, in their order.
 pub(crate) const INDEX: &str = "kept";
+
+/// How long the writer lets ends gather, and how many it takes at once: to be woken for each costs more than to
+/// write it.
+const GATHER_FOR: Duration = Duration::from_millis(2);
+const GATHERED_MAX: usize = 256;
 
 /// A dataset that was published.
 #[derive(Clone, Debug)]
@@ -113,24 +119,14 @@ impl Output {
         Ok(Output { pipeline, store, publication, kept, index, rejects, failures, models, varied })
     }
 
-    /// Writes every end as it comes, until the engine hangs up.
+    /// Writes every end, until the engine hangs up.
     pub fn write(mut self, mut ends: mpsc::Receiver<Ended>) -> Result<Written, RunError> {
-        while let Some(Ended { row, end }) = ends.blocking_recv() {
-            for call in &row.calls {
-                self.models.entry(Arc::clone(&call.teacher)).or_default().insert(Arc::clone(&call.model));
-            }
-            self.varied.see(&row, &end);
-            match end {
-                End::Split { .. } => {}
-                End::Kept => self.keep(row)?,
-                End::Rejected { step, reason } => {
-                    let fields = self.end_row(row, step, &reason.code, "", &reason.evidence);
-                    self.rejects.push(&fields)?;
-                }
-                End::Failed { step, failure } => {
-                    let fields = self.end_row(row, step, &failure.code, &failure.message, &failure.evidence);
-                    self.failures.push(&fields)?;
-                }
+        let mut gathered = Vec::with_capacity(GATHERED_MAX);
+        while ends.blocking_recv_many(&mut gathered, GATHERED_MAX) > 0 {
+            let may_gather = gathered.len() < GATHERED_MAX;
+            gathered.drain(..).try_for_each(|ended| self.end(ended))?;
+            if may_gather {
+                std::thread::sleep(GATHER_FOR);
             }
         }
         if let Some(index) = self.index {
@@ -143,6 +139,25 @@ impl Output {
         })?;
         let kept = self.kept.finish()?;
         Ok(Written { publication: self.publication, kept, models: self.models, diversity })
+    }
+
+    fn end(&mut self, Ended { row, end }: Ended) -> Result<(), WriteError> {
+        for call in &row.calls {
+            self.models.entry(Arc::clone(&call.teacher)).or_default().insert(Arc::clone(&call.model));
+        }
+        self.varied.see(&row, &end);
+        match end {
+            End::Split { .. } => Ok(()),
+            End::Kept => self.keep(row),
+            End::Rejected { step, reason } => {
+                let fields = self.end_row(row, step, &reason.code, "", &reason.evidence);
+                self.rejects.push(&fields)
+            }
+            End::Failed { step, failure } => {
+                let fields = self.end_row(row, step, &failure.code, &failure.message, &failure.evidence);
+                self.failures.push(&fields)
+            }
+        }
     }
 
     fn keep(&mut self, mut row: Row) -> Result<(), WriteError> {

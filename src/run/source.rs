@@ -139,12 +139,19 @@ pub fn scrubbed(rows: Rows, secrets: Arc<Secrets>) -> Rows {
 pub fn feed(rows: Rows, rows_max: Option<u64>) -> mpsc::Receiver<SourceItem> {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     let rows_max = usize::try_from(rows_max.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
-        for row in rows.take(rows_max) {
-            let failed = row.is_err();
-            // The engine hangs up when it needs no more rows.
-            if sender.blocking_send(row).is_err() || failed {
-                return;
+        let mut rows = rows.take(rows_max);
+        // Many places at a time: to be woken for each one costs more than to read its row. The engine hangs up
+        // when it needs no more rows.
+        while let Ok(places) = runtime.block_on(sender.reserve_many(READ_AHEAD / 2)) {
+            for place in places {
+                let Some(row) = rows.next() else { return };
+                let failed = row.is_err();
+                place.send(row);
+                if failed {
+                    return;
+                }
             }
         }
     });

@@ -21,9 +21,10 @@ const BATCH_MAX: usize = 512;
 /// Commands that may wait for the writer; further callers wait to queue.
 const QUEUE_MAX: usize = 4096;
 
-/// How long a group waits for more company, when the last one had some: less than any teacher's answer takes,
-/// and a third of the pages and syncs of groups that do not wait.
-const GROUP_WAIT: Duration = Duration::from_millis(2);
+/// How long a group waits for more company, when the last one had some: less than a model's answer takes. Of 20,000
+/// replies at 8,000 a second, 194 syncs and 2.2 write calls a reply, where 2 ms had 900 to 1,200 and 3.1 to 3.6; of
+/// 30,000 at 1,100 a second, 1,900 syncs, where 5 ms had 3,300.
+const GROUP_WAIT: Duration = Duration::from_millis(10);
 
 /// Reservations that a process can make: 2 to this power.
 const RESERVATION_BITS: u32 = 32;

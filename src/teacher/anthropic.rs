@@ -4,6 +4,7 @@
 //! request; where the step has none, it is [`MAX_TOKENS_DEFAULT`].
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
@@ -278,7 +279,7 @@ fn whole(mut block: Value) -> Value {
 struct Envelope {
     content: Option<Vec<Block>>,
     stop_reason: Option<String>,
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     model: Option<String>,
 }
 

@@ -4,6 +4,7 @@
 //! text is the vector as a JSON list, so that it is stored, recorded and shown as any other.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
@@ -110,7 +111,7 @@ impl Assemble for NoStream {
 #[derive(Deserialize)]
 struct Envelope {
     data: Option<Vec<Item>>,
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     model: Option<String>,
 }
 

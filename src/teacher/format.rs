@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::anthropic::Anthropic;
@@ -291,10 +292,10 @@ pub(super) fn told_error(api: &Api, body: &str) -> Result<Answer, Fault> {
 
 /// The token counts of a reply. Read apart, so that an odd count does not cost the answer.
 pub(super) fn counted<W: DeserializeOwned>(
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     read: impl FnOnce(W) -> Option<Usage>,
 ) -> Option<Usage> {
-    read(serde_json::from_value(usage?).ok()?)
+    read(serde_json::from_str(usage?.get()).ok()?)
 }
 
 /// The answers of one reply as one, with the others behind it. Where none is an answer, the reply is what the

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
@@ -295,7 +296,7 @@ struct Envelope {
     #[serde(rename = "promptFeedback")]
     feedback: Option<Feedback>,
     #[serde(rename = "usageMetadata")]
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     #[serde(rename = "modelVersion")]
     model: Option<String>,
 }

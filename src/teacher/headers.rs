@@ -34,6 +34,10 @@ pub fn retry_after(headers: &HeaderMap, now_unix_ms: i64) -> Option<Duration> {
 /// `x-ratelimit-remaining` and `-reset` (OpenRouter, Together), which count requests; their `-limit` is
 /// per second or per day as well, so it is not read.
 pub fn limit_notes(headers: &HeaderMap, now_unix_ms: i64) -> LimitNotes {
+    // Most servers say nothing: one look at the names instead of one for each that is known.
+    if !headers.keys().any(|name| name.as_str().contains("ratelimit")) {
+        return LimitNotes::default();
+    }
     let note = |limit: &[&str], remaining: &[&str], reset: &[&str]| LimitNote {
         limit: count(first(headers, limit)),
         remaining: count(first(headers, remaining)),

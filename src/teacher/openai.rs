@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::api::{Api, MaxTokensKey};
@@ -277,7 +278,7 @@ fn add_call(calls: &mut Value, piece: &Value) {
 struct Envelope<'a> {
     error: Option<IgnoredAny>,
     choices: Option<Vec<Choice<'a>>>,
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     #[serde(borrow)]
     model: Option<Cow<'a, str>>,
 }

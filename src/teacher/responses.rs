@@ -4,6 +4,7 @@
 //! kept at the server (`store: false`): every request has its whole conversation.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::api::Api;
@@ -218,7 +219,7 @@ struct Envelope {
     status: Option<String>,
     incomplete_details: Option<Incomplete>,
     output: Option<Vec<Item>>,
-    usage: Option<Value>,
+    usage: Option<Box<RawValue>>,
     model: Option<String>,
 }
 
