@@ -128,7 +128,8 @@ fn steps_that_ask_again_make_the_dataset_of_a_live_run() {
 
 #[test]
 fn kills_amid_a_row_pay_nothing_twice() {
-    let slow = ["--reply-bytes", "150", "--batch-ms", "120", "--batch-create-ms", "60"];
+    // Two batches after each other take a second, whoever lives; the kills come within a third of one.
+    let slow = ["--reply-bytes", "150", "--batch-ms", "400", "--batch-create-ms", "100"];
     for (name, steps) in STEPS {
         let calm_teacher = FakeTeacher::start(&SMALL);
         let calm = prepare("openai", &calm_teacher.url, steps, "");
@@ -138,7 +139,7 @@ fn kills_amid_a_row_pay_nothing_twice() {
         let workspace = prepare("openai", &teacher.url, steps, settings);
         let mut moments = Moments::new();
         let mut kills = 0;
-        while kills < 6 && workspace.killed(Duration::from_millis(60 + moments.next(500))) {
+        while kills < 6 && workspace.killed(Duration::from_millis(60 + moments.next(250))) {
             kills += 1;
         }
         let accounts = workspace.json(&["run", "p.yaml", "--json"], 0);
